@@ -1,0 +1,56 @@
+# `make demo` and `make test` are all a newcomer needs. Both share .venv and set it up once; it is renewed
+# when pyproject.toml or constraints.txt changes.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# the first Python >= 3.11 that is here; choose another with `make PYTHON=...`
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: help venv demo test test-slow lint format lock clean
+
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-11s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: .venv/.stamp  ## set up .venv, with what tests and linters need too
+
+.venv/.stamp: pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "Duetto needs Python 3.11 or newer: install it, or name it with make PYTHON=..." >&2; exit 1; }
+	@echo "Setting up .venv: a minute or two, once (on Linux, CONTRIBUTING.md tells how to skip torch's GPU files)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	@touch $@
+
+demo: venv  ## two models answer and learn together
+	$(BIN)/duetto demo
+
+test: venv  ## the tests, slow ones apart
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: venv  ## the slow tests only
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: venv  ## style, types, and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: venv  ## write what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# uv lives in an environment of its own: Flower pins an older one. Pins stay as they are unless they must
+# move; `make lock UPGRADE=--upgrade` moves them all. What torch adds for a GPU is not pinned: it depends on
+# the build of torch that pip finds.
+lock: .venv-lock/bin/uv  ## make constraints.txt again from pyproject.toml
+	.venv-lock/bin/uv pip compile pyproject.toml --quiet $(UPGRADE) --output-file constraints.txt
+	sed -i.bak -E '/^(nvidia-|cuda-|triton==)/d' constraints.txt && rm constraints.txt.bak
+
+.venv-lock/bin/uv:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
+
+clean:  ## remove both environments and the caches
+	rm -rf .venv .venv-lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist

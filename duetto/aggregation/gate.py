@@ -1,0 +1,112 @@
+"""What may reach an aggregator: replies that are finite, of the right shape, and of bounded weight and norm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat as compat
+import numpy as np
+
+from duetto import tree as trees
+from duetto.errors import ConfigError
+from duetto.tree import Array, Tree
+from duetto.types import Reply
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Lets a reply through (None), or says in one line why not. It never raises, whatever a reply holds.
+
+    A reply passes where its weight is positive and finite, its tree has the structure of ``like`` and every
+    leaf the shape and the kind of dtype (boolean, integer, floating) of the leaf there, every number is finite,
+    and the whole tree as one vector has a norm of at most ``norm``. For a partial reply the index must name
+    each position of a leaf at most once.
+
+    Args:
+        norm: the largest Euclidean norm, scalars and integers included; None accepts any. It has no default,
+            because it is what keeps one party from moving everyone.
+        weight: the largest weight; None accepts any that is finite.
+
+    Raises:
+        ConfigError: a bound that is not positive.
+    """
+
+    norm: float | None
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, bound in (("norm", self.norm), ("weight", self.weight)):
+            if bound is not None and not bound > 0:
+                raise ConfigError(f"no reply has a {name} of at most {bound}", "use a positive bound, or None")
+
+    def __call__(self, reply: Reply, like: Tree) -> str | None:
+        """Why ``reply`` may not pass, or None; ``like`` is the tree that it should resemble."""
+        if reply.failure is not None or reply.tree is None:
+            return reply.failure or "no tree"
+        if not (math.isfinite(reply.weight) and reply.weight > 0):
+            return f"the weight {reply.weight} is not positive and finite"
+        if self.weight is not None and reply.weight > self.weight:
+            return f"the weight {reply.weight} is above {self.weight}"
+        if not _alike(reply.tree, like):
+            return "the tree has other branches than asked for"
+        index, wanted, got = reply.index or {}, dict(trees.leaves(like)), dict(trees.leaves(reply.tree))
+        if index.keys() - got.keys():
+            return f"the index names {min(index.keys() - got.keys())}, which is no leaf"
+        for pointer, leaf in got.items():
+            fault = _fault(_array(leaf), _array(wanted[pointer]), index.get(pointer))
+            if fault is not None:
+                return f"the leaf {pointer or '(root)'} {fault}"
+        if self.norm is not None and (norm := _norm([_array(leaf) for leaf in got.values()])) > self.norm:
+            return f"the norm {norm:.6g} is above {self.norm:g}"
+        return None
+
+
+def _array(leaf: Array) -> Array:
+    return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+
+
+def _alike(tree: Tree, like: Tree) -> bool:
+    if not isinstance(tree, Mapping) or not isinstance(like, Mapping):
+        return not isinstance(tree, Mapping) and not isinstance(like, Mapping)
+    return tree.keys() == like.keys() and all(_alike(tree[name], like[name]) for name in tree)
+
+
+def _kind(array: Array) -> str:
+    xp: Any = compat.array_namespace(array)
+    kinds = ("bool", "integral", "real floating")
+    return next((kind for kind in kinds if xp.isdtype(array.dtype, kind)), str(array.dtype))
+
+
+def _fault(leaf: Array, like: Array, index: Array | None) -> str | None:
+    """What is wrong with a leaf, or None."""
+    if not compat.is_array_api_obj(leaf) or _kind(leaf) != _kind(like):
+        return f"has dtype {leaf.dtype}, not {like.dtype}"
+    if index is None:
+        if tuple(leaf.shape) != tuple(like.shape):
+            return f"has shape {tuple(leaf.shape)}, not {tuple(like.shape)}"
+    else:
+        positions = np.asarray(index)
+        if positions.dtype.kind not in "iu" or positions.size != math.prod(leaf.shape):
+            return "has an index that does not fit it"
+        if positions.size and not 0 <= positions.min() <= positions.max() < math.prod(like.shape):
+            return "has an index outside the full leaf"
+        if len(np.unique(positions)) < positions.size:
+            return "has a position twice in its index"
+    xp: Any = compat.array_namespace(leaf)
+    return None if bool(xp.all(xp.isfinite(leaf))) else "holds NaN or infinity"
+
+
+def _norm(arrays: list[Array]) -> float:
+    """The Euclidean norm of all as one vector, in float64, divided by the largest entry so that no square overflows."""
+    vectors = []
+    for array in arrays:
+        xp: Any = compat.array_namespace(array)
+        if math.prod(array.shape):
+            vectors.append(xp.abs(xp.astype(array, xp.float64)))
+    largest = max((float(vector.max()) for vector in vectors), default=0.0)
+    if largest == 0:
+        return 0.0
+    return largest * math.sqrt(math.fsum(float(((vector / largest) ** 2).sum()) for vector in vectors))

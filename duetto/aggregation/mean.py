@@ -1,0 +1,131 @@
+"""The weighted mean of replies (federated averaging, McMahan et al. 2017), streamed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import array_api_compat as compat
+import numpy as np
+
+from duetto import tree as trees
+from duetto.errors import ConfigError, DataError
+from duetto.tree import Array, Tree
+from duetto.types import Aggregator, Reply
+
+
+@dataclass(frozen=True)
+class Mean(Aggregator[Tree]):
+    """The mean of the replies' trees, each counted by its weight.
+
+    The state is ``{}`` before the first reply, then a tree of ``sum`` (weighted, float64, the leaf's shape),
+    ``weight`` (float64, a scalar a leaf; the leaf's shape where a reply was partial) and ``like`` (no elements,
+    the leaf's dtype). All three add, so that :func:`duetto.tree.add` merges two states, whole and partial
+    replies alike; sums in float64 keep the order of replies out of the result.
+
+    A floating leaf comes back in the dtype it came in; a mean of integers or booleans is no integer and comes
+    back in float64. Every coordinate is divided by the weight that it received; one that nobody sent is 0,
+    which for a delta means no change.
+
+    Args:
+        cap: no reply counts more than this; None leaves weights as they are.
+        shapes: for partial replies, the full shape of every leaf by its JSON pointer; :meth:`of` reads them
+            from the parameters.
+
+    Raises:
+        ConfigError: a cap that is not positive.
+    """
+
+    cap: float | None = None
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    linear: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.cap is not None and not self.cap > 0:
+            raise ConfigError(f"no reply can count at most {self.cap}", "use a positive cap, or None")
+
+    @classmethod
+    def of(cls, params: Tree, cap: float | None = None) -> Self:
+        """A mean that knows the shapes of ``params``, so that it takes partial replies."""
+        return cls(cap, tuple((pointer, tuple(leaf.shape)) for pointer, leaf in trees.leaves(params)))
+
+    def init(self) -> Tree:
+        """Nothing added yet."""
+        return {}
+
+    def weigh(self, reply: Reply) -> float:
+        """What the reply counts; an executor that adds a cohort's weighted sum weighs each member by it.
+
+        Raises:
+            DataError: a weight that is negative or not finite.
+        """
+        if not (math.isfinite(reply.weight) and reply.weight >= 0):
+            raise DataError(f"{reply.sender} sent the weight {reply.weight}", "put a gate before the aggregator")
+        return float(reply.weight if self.cap is None else min(reply.weight, self.cap))
+
+    def add(self, state: Tree, reply: Reply) -> Tree:
+        """Add one reply, whole or partial.
+
+        Raises:
+            DataError: no tree, a bad weight, or an index that does not fit its leaf.
+            ConfigError: a tree of another structure than those before it.
+        """
+        if reply.tree is None:
+            raise DataError(f"{reply.sender} sent no tree ({reply.failure})", "add only replies that answer")
+        weight, index, shapes = self.weigh(reply), reply.index or {}, dict(self.shapes)
+
+        def counted(pointer: str, leaf: Array) -> tuple[Array, Array, Array]:
+            leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+            xp: Any = compat.array_namespace(leaf)
+            device = compat.device(leaf)
+            total = xp.astype(leaf, xp.float64) * weight
+            count = xp.asarray(weight, dtype=xp.float64, device=device)
+            if pointer in index:
+                at = xp.asarray(index[pointer], dtype=xp.int64, device=device)
+                values, total = total, xp.zeros(_full(shapes, pointer), dtype=xp.float64, device=device)
+                if compat.size(values) != compat.size(at):
+                    raise DataError(f"{reply.sender} sent an index that does not fit {pointer}", "one position a value")
+                count = xp.zeros_like(total)
+                xp.reshape(total, (-1,))[xp.reshape(at, (-1,))] = xp.reshape(values, (-1,))
+                xp.reshape(count, (-1,))[xp.reshape(at, (-1,))] = weight
+            return total, count, xp.empty((0,), dtype=leaf.dtype, device=device)
+
+        parts = _pointed(counted, reply.tree)
+        names = ("sum", "weight", "like")
+        return self.merge(state, {name: trees.map(lambda part, i=i: part[i], parts) for i, name in enumerate(names)})
+
+    def merge(self, left: Tree, right: Tree) -> Tree:
+        """Two states as one: their sum, or the other one where one is empty."""
+        return trees.add(left, right) if left and right else left or right
+
+    def finish(self, state: Tree) -> tuple[Tree, Tree]:
+        """The mean, and an empty state.
+
+        Raises:
+            DataError: nothing was added, or nothing that counts.
+        """
+        if not state or not any(bool((weight > 0).any()) for _, weight in trees.leaves(state["weight"])):
+            raise DataError("no reply to take the mean of", "every reply failed or was rejected")
+        return {}, trees.map(_divided, state["sum"], state["weight"], state["like"])
+
+
+def _divided(total: Array, weight: Array, like: Array) -> Array:
+    xp: Any = compat.array_namespace(total)
+    mean = total / xp.where(weight > 0, weight, xp.ones_like(weight))  # what nobody sent has the sum 0
+    return xp.asarray(xp.astype(mean, like.dtype) if xp.isdtype(like.dtype, "real floating") else mean)
+
+
+def _full(shapes: Mapping[str, tuple[int, ...]], pointer: str) -> tuple[int, ...]:
+    if pointer not in shapes:
+        raise DataError(f"a part of {pointer or 'the root'}, whose full shape is unknown", "build with Mean.of(params)")
+    return shapes[pointer]
+
+
+def _pointed(function: Callable[[str, Array], Any], tree: Tree, pointer: str = "") -> Any:
+    """Apply ``function`` to every leaf and its JSON pointer."""
+    if not isinstance(tree, Mapping):
+        return function(pointer, tree)
+    names = {name: name.replace("~", "~0").replace("/", "~1") for name in tree}
+    return {name: _pointed(function, tree[name], f"{pointer}/{names[name]}") for name in tree}

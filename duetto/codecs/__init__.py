@@ -1,0 +1,6 @@
+"""Whatever sits between a party's work and the wire: quantise, compress. Identity is ``Chain()``."""
+
+from duetto.codecs.entropy import Zstd
+from duetto.codecs.quantise import Quantise
+
+__all__ = ["Quantise", "Zstd"]

@@ -1,0 +1,101 @@
+"""A network without its parameters: what it is, how big, how much it computes.
+
+A :class:`Net` is a frozen description, so it can be compared, hashed, put in a skill and shipped by value; its
+parameters are a tree of numpy arrays that live in a party's memory. One module per description is built and
+called with whatever parameters are at hand (``torch.func.functional_call``), never one per user.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from duetto import tree as trees
+from duetto.tree import Tree
+from duetto.types import Work
+
+_BATCH = 512  # rows a forward pass works on at once: enough to be fast, few enough to stay in cache
+
+
+class Net(ABC):
+    """A network's description: a frozen dataclass whose fields are its sizes."""
+
+    shape: tuple[int, ...]
+    classes: int
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """A new module that maps ``[n, *shape]`` float32 to logits ``[n, classes]``; it mixes no rows."""
+
+    def init(self, seed: int) -> Tree:
+        """Fresh parameters, float32."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = self.module()
+        return to_tree(dict(module.named_parameters()))
+
+    def logits(self, params: Tree, x: np.ndarray) -> np.ndarray:
+        """Logits ``[n, classes]`` float32 of ``x [n, *shape]``."""
+        tensors, module = to_tensors(params), shared(self)
+        rows = torch.from_numpy(np.ascontiguousarray(x, np.float32))
+        with torch.inference_mode():
+            parts = [functional_call(module, tensors, (part,)) for part in torch.split(rows, _BATCH)]
+            logits: np.ndarray = torch.cat(parts).numpy()
+            return logits
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it has."""
+        return sum(p.numel() for p in shared(self).parameters())
+
+    def work(self, rows: int, bytes_per_parameter: int = 4) -> Work:
+        """What a forward pass over ``rows`` computes and moves."""
+        return Work(flops=_flops(self) * rows, bytes=float(self.parameters * bytes_per_parameter))
+
+
+@cache
+def shared(net: Net) -> nn.Module:
+    """The one module of this description; its own parameters are never used."""
+    return net.module().eval().requires_grad_(False)
+
+
+@cache
+def _flops(net: Net) -> float:
+    """Floating-point operations of one row's forward pass (a multiply and an add are two)."""
+    module = net.module().to("meta")
+    with FlopCounterMode(display=False) as counter:
+        module(torch.empty((1, *net.shape), device="meta"))
+    return float(counter.get_total_flops())
+
+
+def to_tree(named: dict[str, Any]) -> Tree:
+    """Named tensors as a tree: ``conv1.weight`` becomes ``{"conv1": {"weight": ...}}``. Copies."""
+    root: dict[str, Any] = {}
+    for dotted, tensor in named.items():
+        *parents, last = dotted.split(".")
+        branch = root
+        for name in parents:
+            branch = branch.setdefault(name, {})
+        branch[last] = tensor.detach().cpu().numpy().copy()
+    return root
+
+
+def to_tensors(params: Tree) -> dict[str, torch.Tensor]:
+    """The tree as named tensors that share its memory; they are only read."""
+    return {
+        pointer[1:].replace("/", "."): torch.from_numpy(array if array.flags.writeable else array.copy())
+        for pointer, array in trees.leaves(params)
+    }
+
+
+def size(shape: tuple[int, ...]) -> int:
+    """Numbers in one row."""
+    return math.prod(shape)

@@ -1,0 +1,70 @@
+"""Small and large pairs that work offline; none has batch normalisation, whose statistics do not average.
+
+A pair for 28x28 images: ``Conv(shape, classes, (16, 32, 48))`` has 23,002 parameters (below 40 kB at eight bits),
+``Conv(shape, classes, (32, 64), (384,), dropout=.5)`` has 1.2 million. For feature vectors: ``Mlp``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import nn
+
+from duetto.models.net import Net, size
+
+
+@dataclass(frozen=True)
+class Mlp(Net):
+    """Dense layers with ReLU between them.
+
+    Attributes:
+        shape: of one row; flattened.
+        classes: logits.
+        hidden: widths of the layers between.
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+    hidden: tuple[int, ...] = (64,)
+
+    def module(self) -> nn.Module:
+        """``Flatten -> (Linear -> ReLU)* -> Linear``."""
+        layers: list[nn.Module] = [nn.Flatten()]
+        for before, after in pairwise((size(self.shape), *self.hidden)):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear((size(self.shape), *self.hidden)[-1], self.classes))
+
+
+@dataclass(frozen=True)
+class Conv(Net):
+    """3x3 convolutions, each with ReLU and 2x2 max-pooling, then dense layers.
+
+    Attributes:
+        shape: ``(channels, height, width)`` of one image.
+        classes: logits.
+        channels: of each convolution.
+        hidden: widths of the dense layers between the last convolution and the logits.
+        dropout: before every dense layer but a lone one, while training.
+    """
+
+    shape: tuple[int, int, int]
+    classes: int
+    channels: tuple[int, ...] = (16, 32, 48)
+    hidden: tuple[int, ...] = ()
+    dropout: float = 0.0
+
+    def module(self) -> nn.Module:
+        """``(Conv -> ReLU -> MaxPool)* -> Flatten -> (Dropout -> Linear -> ReLU)* -> Dropout -> Linear``."""
+        planes, height, width = self.shape
+        layers: list[nn.Module] = []
+        for before, after in pairwise((planes, *self.channels)):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+            height, width = height // 2, width // 2
+        widths = ((self.channels or (planes,))[-1] * height * width, *self.hidden)
+        layers.append(nn.Flatten())
+        for before, after in pairwise(widths):
+            layers += [nn.Dropout(self.dropout), nn.Linear(before, after), nn.ReLU()]
+        if self.hidden:
+            layers.append(nn.Dropout(self.dropout))
+        return nn.Sequential(*layers, nn.Linear(widths[-1], self.classes))

@@ -1,0 +1,8 @@
+"""Conversations between parties, as coroutines; every part arrives as an argument."""
+
+from duetto.protocols.answer import Unanswered, answer
+from duetto.protocols.coded import Coded
+from duetto.protocols.collect import Plain
+from duetto.protocols.rounds import rounds
+
+__all__ = ["Coded", "Plain", "Unanswered", "answer", "rounds"]

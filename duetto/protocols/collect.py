@@ -1,0 +1,63 @@
+"""How replies come together: all peers are asked at once, and what they answer is added in cohort order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from duetto.errors import Error
+from duetto.tree import Tree
+from duetto.types import Aggregator, Cost, Gate, Key, Peer, Replies, Reply, Skill
+
+
+@dataclass(frozen=True)
+class Plain:
+    """In the clear: the cloud sees every reply.
+
+    Replies are added in the order of the cohort, not of arrival, so the sum is the same in every world.
+    """
+
+    async def gather(
+        self,
+        peers: Sequence[Peer],
+        skill: Skill,
+        send: Callable[[Peer], Tree],
+        *,
+        gate: Gate,
+        aggregator: Aggregator[Any],
+        decode: Callable[[Tree], Tree],
+        like: Tree,
+        key: Key,
+        deadline: float | None,
+    ) -> tuple[Tree | None, Replies]:
+        """Ask, decode, gate, add; a failure or a rejected reply counts as nothing and says why."""
+        asked = (peer.ask(skill, send(peer), key=(*key, peer.name), deadline=deadline) for peer in peers)
+        state, added, kept = aggregator.init(), 0, []
+        for heard in await asyncio.gather(*asked):
+            reply = _read(heard, decode)
+            if reply.failure is None and (fault := gate(reply, like)) is not None:
+                reply = replace(reply, failure=f"rejected: {fault}")
+            if reply.failure is None:
+                state, added = aggregator.add(state, reply), added + 1
+            kept.append(replace(reply, tree=None))
+        return (aggregator.finish(state)[1] if added else None), kept
+
+
+def _read(reply: Reply, decode: Callable[[Tree], Tree]) -> Reply:
+    """A client's answer ``{"delta", "weight", "metrics"}`` as a reply whose tree is the delta."""
+    if reply.tree is None:
+        return reply
+    try:
+        said = decode(reply.tree)
+        metrics = {name: float(value) for name, value in said.get("metrics", {}).items()}
+        return replace(reply, tree=said["delta"], weight=float(said["weight"]), metrics=metrics)
+    except (Error, KeyError, TypeError, ValueError, AttributeError) as error:
+        return replace(reply, tree=None, failure=f"unreadable: {error!r}")
+
+
+def together(replies: Replies) -> Cost:
+    """What a round cost: all add over the cohort but the seconds, which are those of the slowest."""
+    total = sum((reply.cost for reply in replies), Cost())
+    return replace(total, seconds=max((reply.cost.seconds for reply in replies), default=0.0))

@@ -1,0 +1,1 @@
+"""A fleet, its network and its time, on one machine."""

@@ -1,0 +1,8 @@
+"""Local training: what a client declares, and the executors that do it."""
+
+from duetto.training.augment import Affine
+from duetto.training.client import Client
+from duetto.training.losses import CrossEntropy, Distil, Proximal
+from duetto.training.optimisers import SGD, Adam
+
+__all__ = ["SGD", "Adam", "Affine", "Client", "CrossEntropy", "Distil", "Proximal"]

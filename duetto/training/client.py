@@ -1,0 +1,109 @@
+"""A client's side of learning, declared; an executor owns the loop.
+
+FedAvg's client (McMahan et al. 2017) is ``Client(net, (CrossEntropy(),), SGD(lr), epochs, batch_size)``. An
+algorithm that remembers something, or sends something else, overrides :meth:`Client.start` or :meth:`Client.finish`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from duetto import tree as trees
+from duetto.errors import ConfigError, DataError
+from duetto.models.net import Net
+from duetto.training import sequential
+from duetto.training.losses import Term
+from duetto.training.optimisers import Optimiser
+from duetto.tree import Tree
+from duetto.types import Key, Local, Rows, Skill, Trained, Work
+
+
+@dataclass(frozen=True)
+class Client(Skill):
+    """The skill of local training: takes ``{"params": ...}``, gives ``{"delta", "weight", "metrics"}``.
+
+    Attributes:
+        net: what is trained.
+        loss: terms that add.
+        optimiser: the local optimiser; its state does not outlive one training.
+        epochs: passes over the data.
+        batch_size: rows of a step; the last one of an epoch may be smaller.
+        augment: changes a batch's inputs, or None.
+        part: the part of the party's data that is trained on; None is all of it.
+        lessons: the memory slot with what the cloud taught (``rows [m]`` positions in the party's data,
+            ``logits [m, classes]``); then these rows are trained on, and the labels stay unread.
+    """
+
+    net: Net
+    loss: tuple[Term, ...]
+    optimiser: Optimiser
+    epochs: int
+    batch_size: int
+    augment: Callable[[torch.Tensor, torch.Generator], torch.Tensor] | None = None
+    part: str | None = None
+    lessons: str | None = None
+
+    sums_gradients: ClassVar[bool] = False
+    """Whether :meth:`finish` reads the sum of the gradients."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch_size < 1 or not self.loss:
+            raise ConfigError(
+                f"{self.epochs} epochs in batches of {self.batch_size} with {len(self.loss)} loss terms",
+                "epochs must not be negative, a batch has at least one row and a loss at least one term",
+            )
+
+    @property
+    def writes(self) -> bool:
+        """A client may remember."""
+        return True
+
+    def start(self, sent: Tree, memory: Mapping[str, Any]) -> Tree:
+        """The parameters that training starts from; by default those that were sent."""
+        return sent["params"]
+
+    def finish(self, sent: Tree, memory: Mapping[str, Any], trained: Trained) -> tuple[Mapping[str, Any], Tree, float]:
+        """What to remember, the delta to send, and its weight; by default nothing, the change, the examples."""
+        return memory, trees.subtract(trained.params, trained.start), float(trained.examples)
+
+    def __call__(self, local: Local, tree: Tree, key: Key, sender: str) -> tuple[Local, Tree]:
+        """Train, here and now."""
+        trained = sequential.run(self, self.start(tree, local.memory), tree["params"], self.examples(local), key)
+        memory, delta, weight = self.finish(tree, local.memory, trained)
+        reply = {"delta": delta, "weight": np.float64(weight), "metrics": {"loss": np.float64(trained.loss)}}
+        return Local(local.data, memory), reply
+
+    def work(self, local: Local, tree: Tree) -> Work:
+        """A forward pass and twice that backward, every epoch."""
+        rows = len(local.memory[self.lessons]["rows"]) if self.lessons else len(self._part(local))
+        once = self.net.work(rows)
+        return replace(once, flops=3 * self.epochs * once.flops, bytes=3 * self.epochs * once.bytes)
+
+    def examples(self, local: Local) -> dict[str, np.ndarray]:
+        """The rows to train on.
+
+        Raises:
+            DataError: none, or not finite.
+        """
+        if self.lessons is None:
+            rows = self._part(local)
+            data: dict[str, np.ndarray] = {"x": np.asarray(rows.x, np.float32), "y": np.asarray(rows.y, np.int64)}
+        else:
+            taught = local.memory[self.lessons]
+            data = {"x": np.asarray(local.data.x[taught["rows"]], np.float32), "teacher": taught["logits"]}
+        if not len(data["x"]):
+            raise DataError("a client without examples", "leave it out of the cohort")
+        if not np.isfinite(data["x"]).all():
+            raise DataError("a client with inputs that are not finite", "remove its rows with NaN or infinity")
+        if "y" in data and not ((data["y"] >= 0) & (data["y"] < self.net.classes)).all():
+            raise DataError(f"a client with a label outside 0..{self.net.classes - 1}", "check its labels")
+        return data
+
+    def _part(self, local: Local) -> Rows:
+        rows: Rows = local.data if self.part is None else local.data.part(self.part)
+        return rows

@@ -1,0 +1,68 @@
+"""Local optimisers as declarations; torch's own do the work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Optimiser(Protocol):
+    """What a client update declares."""
+
+    def start(self, params: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """A fresh optimiser over these leaves, which it changes in place."""
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step of so many."""
+
+
+def _rate(lr: float, schedule: str, step: int, steps: int) -> float:
+    if schedule == "cosine":  # Loshchilov, Hutter 2017, down to 2 %
+        return lr * (0.02 + 0.98 * (1 + math.cos(math.pi * step / max(1, steps))) / 2)
+    return lr
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent: a linear recurrence in the gradients.
+
+    Attributes:
+        lr: learning rate.
+        momentum, weight_decay: as in ``torch.optim.SGD``.
+        schedule: "constant", or "cosine" over the steps of one local training.
+    """
+
+    lr: float
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+
+    def start(self, params: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """``torch.optim.SGD``."""
+        return torch.optim.SGD(params, self.lr, self.momentum, weight_decay=self.weight_decay)
+
+    def rate(self, step: int, steps: int) -> float:
+        """By the schedule."""
+        return _rate(self.lr, self.schedule, step, steps)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma, Ba 2015); not linear in the gradients."""
+
+    lr: float
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+
+    def start(self, params: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """``torch.optim.Adam``."""
+        return torch.optim.Adam(params, self.lr, weight_decay=self.weight_decay)
+
+    def rate(self, step: int, steps: int) -> float:
+        """By the schedule."""
+        return _rate(self.lr, self.schedule, step, steps)

@@ -1,0 +1,703 @@
+"""The types that everything in Duetto passes through.
+
+Parts (policies, codecs, aggregators, mechanisms, updates) are frozen dataclasses of hyper-parameters with
+pure methods: state first in, state first out, randomness as an explicit last ``key``. Parties (peers) are
+asked to use skills; what comes back is a reply; what is worth keeping is a record. This module holds no
+algorithm and imports no library but numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
+
+import numpy as np
+
+from duetto import tree as trees
+from duetto.errors import ConfigError
+from duetto.tree import Array, Spec, Tree
+
+S = TypeVar("S")
+Key: TypeAlias = tuple[int | str, ...]
+"""A path such as ``(seed, round, user, purpose)``, hashed where used and never split in sequence."""
+
+
+def rng(key: Key) -> np.random.Generator:
+    """The counter-based generator (Philox, Salmon et al. 2011) that belongs to a key, whoever asks and whenever."""
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in key)
+    return np.random.Generator(
+        np.random.Philox(key=int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest()))
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- parties
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What something cost; costs add. Seconds pass one after the other, so parallel parts need ``max`` instead."""
+
+    seconds: float = 0.0
+    up_bytes: int = 0
+    down_bytes: int = 0
+    joules: float = 0.0
+    dollars: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.seconds + other.seconds,
+            self.up_bytes + other.up_bytes,
+            self.down_bytes + other.down_bytes,
+            self.joules + other.joules,
+            self.dollars + other.dollars,
+        )
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one use of a skill computes: floating-point operations, and bytes moved between memory and cores."""
+
+    flops: float = 0.0
+    bytes: float = 0.0
+
+
+@dataclass(eq=False)
+class Local:
+    """What never leaves a party: its data, and its memory (models, policy states, versions), a mapping.
+
+    A role's ``local`` is the party's own cell. A skill gets the cell, changes nothing in it, and returns
+    ``local.remembering(...)`` where it writes; the world then replaces the cell's memory.
+    """
+
+    data: Any = None
+    memory: Mapping[str, Any] = field(default_factory=dict)
+
+    def remembering(self, **items: Any) -> Local:
+        """A copy in whose memory ``items`` are set."""
+        return Local(self.data, {**self.memory, **items})
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A user's examples: inputs ``x [n, ...]``, labels ``y [n]`` int64, and named parts.
+
+    Where the cloud is the only teacher, nothing but scoring reads the labels. Iterating gives ``(x, y)`` row by
+    row, as they come in.
+    """
+
+    x: Array
+    y: Array
+    parts: Mapping[str, Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def part(self, name: str) -> Rows:
+        """The rows of a part, such as "stream" or "held".
+
+        Raises:
+            ConfigError: there is no such part.
+        """
+        if name not in self.parts:
+            raise ConfigError(f"the data has no part {name!r}", f"it has {sorted(self.parts)}")
+        rows = self.parts[name]
+        return Rows(self.x[rows], self.y[rows])
+
+    async def __aiter__(self) -> AsyncIterator[tuple[Array, int]]:
+        for x, y in zip(self.x, self.y, strict=True):
+            yield x, int(y)
+
+
+class Skill(ABC):
+    """What a party can be asked to do: a frozen dataclass, so that a world can recognise, batch and ship it by name."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may change the party's memory; then uses of it run one after the other, in order."""
+        return False
+
+    @property
+    def name(self) -> str:
+        """What a party lists among the skills it can be asked for."""
+        return type(self).__name__
+
+    @abstractmethod
+    def __call__(self, local: Local, tree: Tree, key: Key, sender: str) -> tuple[Local, Tree]:
+        """Use it once, for ``sender``."""
+
+    def many(
+        self, locals: Sequence[Local], trees: Sequence[Tree], keys: Sequence[Key], senders: Sequence[str]
+    ) -> list[tuple[Local, Tree]]:
+        """Use it for several parties at once: the same results as one at a time, faster where a skill knows how."""
+        return [self(*each) for each in zip(locals, trees, keys, senders, strict=True)]
+
+    def work(self, local: Local, tree: Tree) -> Work:
+        """What one use computes, known before it is done; a world turns it into seconds and joules."""
+        return Work()
+
+    def group(self, local: Local, tree: Tree) -> Any:
+        """Uses with the same skill and the same group may run in one :meth:`many`; ``None`` runs alone."""
+        return None
+
+    async def asked_of(self, peer: Peer, tree: Tree, *, key: Key, deadline: float | None = None) -> Reply:
+        """Ask a peer for it; a skill that crosses the wire through codecs encodes here."""
+        return await peer.ask(self, tree, key=key, deadline=deadline)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a peer answered, or why it did not.
+
+    Attributes:
+        sender: the peer's name.
+        tree: the answer; None where there is a ``failure``.
+        weight: how much the sender says it counts (examples, usually).
+        version: the version of the parameters it started from.
+        staleness: versions gone by since; set by the receiver.
+        metrics: numbers about the work (loss, examples, the cloud's price); they never hold data.
+        cost: what asking and answering cost.
+        index: for a partial tree: JSON pointer of a leaf -> flat positions of its entries in the full leaf;
+            leaves it does not name are whole. Mean divides per coordinate.
+        failure: one line; None where the tree is an answer.
+    """
+
+    sender: str
+    tree: Tree | None = None
+    weight: float = 1.0
+    version: int = 0
+    staleness: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    cost: Cost = Cost()
+    index: Mapping[str, Array] | None = None
+    failure: str | None = None
+
+
+class Peer(ABC):
+    """A party one can ask. A world makes it; it is all that a role knows of the other side."""
+
+    name: str
+    traits: Mapping[str, Any]
+    """What a policy may know of it beforehand: profile, examples, online."""
+
+    @abstractmethod
+    async def ask(self, skill: Skill, tree: Tree, *, key: Key, deadline: float | None = None) -> Reply:
+        """Ask it to use a skill; always answers, at the latest after ``deadline`` seconds (with a failure)."""
+
+    async def stream(
+        self, skill: Skill, tree: Tree, *, key: Key, deadline: float | None = None
+    ) -> AsyncIterator[Reply]:
+        """Ask for an answer in parts; without anything better, one part."""
+        yield await self.ask(skill, tree, key=key, deadline=deadline)
+
+
+class Group(Protocol):
+    """Many peers as columns: a fleet, or neighbours. A peer exists while it is asked."""
+
+    names: Sequence[str]
+    traits: Mapping[str, Array]
+
+    def __len__(self) -> int: ...
+
+    def peer(self, name: str) -> Peer:
+        """The peer of that name."""
+
+
+Role: TypeAlias = Callable[..., AsyncIterator["Record"]]
+"""An ``async def`` with ``yield``, called by keyword: ``me``, ``local``, and the peers or groups it names."""
+
+
+@dataclass(frozen=True)
+class Party:
+    """One participant: the roles it runs, all the skills it can be asked for, and its cell.
+
+    Names that come in are looked up in ``skills`` only; they are served while a role waits.
+    """
+
+    roles: Sequence[Role] = ()
+    skills: Sequence[type[Skill]] = ()
+    local: Local = field(default_factory=Local)
+
+
+# ------------------------------------------------------------------------------------------------------ parts
+
+
+class Domain(IntEnum):
+    """What a codec takes and gives: floating leaves, coded (integer) leaves beside scalars, or opaque bytes."""
+
+    FLOATS = 0
+    CODES = 1
+    BYTES = 2
+
+
+class Codec(ABC, Generic[S]):
+    """Whatever sits between a party's work and the wire. Scalar and integer leaves pass unchanged."""
+
+    takes: ClassVar[frozenset[Domain]]
+    gives: ClassVar[Domain]
+
+    def init(self) -> S:
+        """The state before anything was encoded (error feedback keeps one; most keep nothing)."""
+        return {}  # type: ignore[return-value]
+
+    @abstractmethod
+    def encode(self, state: S, tree: Tree, key: Key) -> tuple[S, Tree]:
+        """Encode; the same key gives the same bytes."""
+
+    @abstractmethod
+    def decode(self, tree: Tree) -> Tree:
+        """Decode to the shapes and dtypes that went in.
+
+        Raises:
+            WireError: not what :meth:`encode` gives.
+        """
+
+    @abstractmethod
+    def becomes(self, spec: Spec) -> Spec | None:
+        """The spec of the encoded tree where shapes fix it, else None."""
+
+    def size(self, spec: Spec) -> int | None:
+        """Exactly the bytes of the encoded tree on the wire where shapes fix them, else None."""
+        coded = self.becomes(spec)
+        return None if coded is None else trees.size(coded)
+
+
+@dataclass(frozen=True)
+class Chain(Codec[tuple[Any, ...]]):
+    """Codecs one after the other, decoded in reverse; an empty chain is the identity.
+
+    Raises:
+        ConfigError: when built, where one cannot take what the one before it gives.
+    """
+
+    codecs: tuple[Codec[Any], ...] = ()
+    takes: ClassVar[frozenset[Domain]] = frozenset(Domain)
+    gives: ClassVar[Domain] = Domain.FLOATS
+
+    def __post_init__(self) -> None:
+        for before, after in zip(self.codecs, self.codecs[1:], strict=False):
+            if before.gives not in after.takes:
+                raise ConfigError(
+                    f"{type(after).__name__} cannot take the {before.gives.name.lower()} of {type(before).__name__}",
+                    "put lossy codecs first and byte codecs last",
+                )
+
+    def init(self) -> tuple[Any, ...]:
+        """The states of the codecs."""
+        return tuple(codec.init() for codec in self.codecs)
+
+    def encode(self, state: tuple[Any, ...], tree: Tree, key: Key) -> tuple[tuple[Any, ...], Tree]:
+        """Through all codecs, each with its own key."""
+        states = list(state)
+        for i, codec in enumerate(self.codecs):
+            states[i], tree = codec.encode(states[i], tree, (*key, i))
+        return tuple(states), tree
+
+    def decode(self, tree: Tree) -> Tree:
+        """Back through all codecs."""
+        for codec in reversed(self.codecs):
+            tree = codec.decode(tree)
+        return tree
+
+    def becomes(self, spec: Spec) -> Spec | None:
+        """The spec after the last codec, or None where one of them depends on values."""
+        for codec in self.codecs:
+            coded = codec.becomes(spec)
+            if coded is None:
+                return None
+            spec = coded
+        return spec
+
+
+class Action(IntEnum):
+    """The three moves of the walk."""
+
+    STOP = 0
+    GO = 1
+    ASK = 2
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a policy sees, as columns over n items; what is None is not known.
+
+    Attributes:
+        stage: the stage of the walk (0: before any computing).
+        scores: [n] or [n, k] numbers from elsewhere (an exit's confidence, a client's loss).
+        features: [n, d].
+        answer: [n, classes] logits of the party's own model; None where it has none (yet).
+        link: columns ``up_mbps``, ``down_mbps``, ``rtt_seconds``, ``online``, each [n].
+        queue: [n] seconds of work waiting at the peer.
+        battery: [n] share left, 0..1.
+        budget_left: [n] calls, dollars or privacy left.
+        size: n.
+    """
+
+    stage: int = 0
+    scores: Array | None = None
+    features: Array | None = None
+    answer: Array | None = None
+    link: Mapping[str, Array] | None = None
+    queue: Array | None = None
+    battery: Array | None = None
+    budget_left: Array | None = None
+    size: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where to cut, with which codec, and which exit may answer.
+
+    ``cut`` is a down-closed set of graph nodes, or an int k for the k-th topological prefix (0: the input).
+    """
+
+    cut: int | frozenset[str] = 0
+    codec: Codec[Any] | None = None
+    exit: int | None = None
+
+
+@dataclass(frozen=True)
+class Move:
+    """What a policy chose, as columns over n items.
+
+    Attributes:
+        action: [n] of :class:`Action`.
+        propensity: [n] the probability with which this action was chosen; 1 where nothing was random.
+        why: one phrase a person can read.
+        peer: the name of the peer to ask.
+        plan: what to ask it with.
+    """
+
+    action: Array
+    propensity: Array
+    why: str = ""
+    peer: str = "cloud"
+    plan: Plan = Plan()
+
+    @classmethod
+    def sure(cls, action: Array, why: str, peer: str = "cloud", plan: Plan = Plan()) -> Move:
+        """A move without chance."""
+        action = np.atleast_1d(np.asarray(action, np.int8))
+        return cls(action, np.ones(len(action)), why, peer, plan)
+
+
+class Policy(ABC, Generic[S]):
+    """Whatever decides: router, exit rule, cut planner, bandit, call budget, cohort sampler, drift trigger."""
+
+    def init(self) -> S:
+        """The state before anything was fitted or seen."""
+        return {}  # type: ignore[return-value]
+
+    @abstractmethod
+    def choose(self, state: S, seen: Seen, key: Key) -> tuple[S, Move]:
+        """Decide for every item of ``seen``."""
+
+    def learn(self, state: S, seen: Seen, move: Move, reward: Array) -> S:
+        """Learn from what a move brought; most policies do not."""
+        return state
+
+
+@dataclass(eq=False)
+class Held(Generic[S]):
+    """A policy with what it has fitted or seen: the one mutable cell. Only the state travels."""
+
+    part: Policy[S]
+    state: S
+
+    @classmethod
+    def of(cls, part: Policy[S]) -> Self:
+        """The policy with its first state."""
+        return cls(part, part.init())
+
+    def fork(self) -> Held[S]:
+        """An own copy for another party; states are values, so this copies nothing."""
+        return Held(self.part, self.state)
+
+    def choose(self, seen: Seen, key: Key) -> Move:
+        """Decide, and keep the new state."""
+        self.state, move = self.part.choose(self.state, seen, key)
+        return move
+
+    def learn(self, seen: Seen, move: Move, reward: Array) -> None:
+        """Learn, and keep the new state."""
+        self.state = self.part.learn(self.state, seen, move, reward)
+
+    def save(self) -> bytes:
+        """The state as bytes; it must be a tree."""
+        return trees.encode(self.state)
+
+    def restore(self, data: bytes) -> Held[S]:
+        """The same policy with a saved state."""
+        return Held(self.part, trees.decode(data))
+
+
+class Aggregator(ABC, Generic[S]):
+    """How replies become one tree. It streams, so that nobody keeps a cohort of trees.
+
+    ``linear``: the state is a Tree and merge is tree.add, so that an executor may add one weighted sum for a
+    whole cohort and masks cancel.
+    """
+
+    linear: ClassVar[bool] = False
+
+    @abstractmethod
+    def init(self) -> S:
+        """Nothing added yet."""
+
+    @abstractmethod
+    def add(self, state: S, reply: Reply) -> S:
+        """Add one reply."""
+
+    @abstractmethod
+    def merge(self, left: S, right: S) -> S:
+        """Two partial states as one."""
+
+    @abstractmethod
+    def finish(self, state: S) -> tuple[S, Tree]:
+        """The aggregate, and the state to go on from.
+
+        Raises:
+            DataError: nothing was added.
+        """
+
+
+class Gate(Protocol):
+    """Lets a reply through, or says in one line why not. Runs before every aggregator."""
+
+    def __call__(self, reply: Reply, like: Tree) -> str | None: ...
+
+
+Replies: TypeAlias = Sequence[Reply]
+
+
+class Collect(Protocol):
+    """How replies come together: plain, secure (masks; linear aggregators only), in tiers."""
+
+    async def gather(
+        self,
+        peers: Sequence[Peer],
+        skill: Skill,
+        send: Callable[[Peer], Tree],
+        *,
+        gate: Gate,
+        aggregator: Aggregator[Any],
+        decode: Callable[[Tree], Tree],
+        like: Tree,
+        key: Key,
+        deadline: float | None,
+    ) -> tuple[Tree | None, Replies]:
+        """Ask all peers at once and aggregate in the order of ``peers``; None where no reply came through.
+
+        ``send(peer)`` is the encoded message; ``decode`` turns a reply's tree back; ``like`` is what the gate
+        compares a delta's structure with. Replies come back without
+        their trees; a rejected one has a failure.
+        """
+
+
+class ServerUpdate(ABC, Generic[S]):
+    """The cloud's side of an algorithm. It may hold public data (FedDF)."""
+
+    def init(self, params: Tree) -> S:
+        """What the server remembers between rounds."""
+        return {}  # type: ignore[return-value]
+
+    def send(self, state: S, params: Tree, peer: Peer) -> Tree:
+        """What a peer gets; by default the parameters."""
+        return {"params": params}
+
+    @abstractmethod
+    def step(
+        self, state: S, params: Tree, collected: Tree | None, *, cohort_size: int, fleet_size: int, key: Key
+    ) -> tuple[S, Tree]:
+        """The next parameters; ``collected`` is None for an empty cohort (a private algorithm still adds noise)."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What an executor hands to a client's ``finish``; used only in linear combinations it may stay factored.
+
+    Attributes:
+        start: the parameters that the client started from.
+        params: the parameters it ended with.
+        gradients: the sum of the gradients of all steps.
+        steps: how many steps were taken.
+        examples: how many examples it has.
+        loss: mean loss per example over the last epoch.
+    """
+
+    start: Tree
+    params: Tree
+    gradients: Tree
+    steps: int
+    examples: int
+    loss: float
+
+
+class ClientUpdate(Protocol):
+    """Declares local training; an executor owns the loop, so that it runs alone, as a cohort, or on a device.
+
+    Attributes:
+        loss: terms that add, each ``(outputs, batch, params, sent) -> [rows]``.
+        optimiser: the local optimiser.
+        epochs: passes over the client's data.
+        batch_size: rows of a step.
+    """
+
+    loss: Sequence[Any]
+    optimiser: Any
+    epochs: int
+    batch_size: int
+
+    def start(self, sent: Tree, memory: Mapping[str, Any]) -> Tree:
+        """What training starts from: ``{"params": ..., ...}``; further entries are what the loss terms read."""
+
+    def finish(self, sent: Tree, memory: Mapping[str, Any], trained: Trained) -> tuple[Mapping[str, Any], Tree, float]:
+        """What the client remembers, the delta it sends, and its weight."""
+
+
+class View(Protocol):
+    """Which parameters travel and which stay: all, body and head, LoRA factors, batch-norm, masks, sub-networks."""
+
+    def travels(self, params: Tree, peer: str) -> Tree:
+        """What leaves the device."""
+
+    def stays(self, params: Tree, peer: str) -> Tree:
+        """What does not."""
+
+    def join(self, travels: Tree, stays: Tree) -> Tree:
+        """The whole model again."""
+
+
+class Mechanism(ABC, Generic[S]):
+    """A differentially private release: clip each contribution, add noise to the sum, state the event.
+
+    Attributes:
+        clip: the largest norm of one contribution.
+    """
+
+    clip: float
+
+    @abstractmethod
+    def init(self) -> S:
+        """What the mechanism remembers (correlated noise, an adaptive clip)."""
+
+    @abstractmethod
+    def noise(self, state: S, total: Tree, key: Key) -> tuple[S, Tree]:
+        """The sum with noise; from the operating system unless a simulation's key says otherwise."""
+
+    @abstractmethod
+    def event(self, sampling: str, cohort_size: int) -> Any:
+        """What the accountant is charged; a sampling that the cohort policy does not state is an error."""
+
+
+class Staged(Protocol):
+    """A model as a graph of stages with exits; ``net[:cut]`` runs on the device and ``net[cut:]`` in the cloud."""
+
+    stages: Sequence[Any]
+    exits: Mapping[int, Any]
+    params: Tree
+
+    def __getitem__(self, cut: slice) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One way to learn together: both sides, and everything between them, each replaceable.
+
+    Attributes:
+        client: a skill that trains (a :class:`ClientUpdate` that an executor runs).
+        params: the parameters that the first round starts from.
+        server: the cloud's step.
+        aggregator: how deltas become one.
+        cohort: chooses who is asked, over a :class:`Seen` of the whole fleet.
+        up, down: codecs of the two directions.
+        gate: before the aggregator, always.
+        collect: how replies come together.
+        view: which parameters travel; None is all.
+        privacy: a mechanism; None promises nothing.
+    """
+
+    client: Skill
+    params: Tree
+    server: ServerUpdate[Any]
+    aggregator: Aggregator[Any]
+    cohort: Policy[Any]
+    gate: Gate
+    collect: Collect
+    up: Codec[Any] = Chain()
+    down: Codec[Any] = Chain()
+    view: View | None = None
+    privacy: Mechanism[Any] | None = None
+
+
+# ------------------------------------------------------------------------------------------------ what is kept
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, who gave it, why, and what it cost.
+
+    Attributes:
+        tree: the answer, ``{"logits": [classes]}`` for a classifier.
+        party: who gave it.
+        why: the policy's reason, or why the cloud was not heard.
+        cost: of the whole walk.
+        own: the device's own answer where it has computed one, else None.
+        asked: whether a peer was asked, answered or not.
+        version: the version of the model that answered.
+    """
+
+    tree: Tree
+    party: str
+    why: str
+    cost: Cost
+    own: Tree | None = None
+    asked: bool = False
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of the only log; everything reported is a function of records.
+
+    Attributes:
+        time: seconds on the world's clock; set by the world.
+        party: who wrote it; set by the world.
+        user: whose data it is about.
+        protocol: "answer", "rounds", "publish" ...
+        step: index within that protocol (example, round).
+        metrics: numbers, and short texts such as the reason.
+        cost: what it cost.
+    """
+
+    protocol: str
+    step: int = 0
+    metrics: Mapping[str, float | str] = field(default_factory=dict)
+    cost: Cost = Cost()
+    time: float = 0.0
+    party: str = ""
+    user: str = ""
+
+    @classmethod
+    def of(cls, answer: Answer, *, truth: int | None = None, step: int = 0, **metrics: float | str) -> Record:
+        """The record of an answer; ``truth`` only scores."""
+        label = _label(answer.tree)
+        scored: dict[str, float | str] = {"by": answer.party, "why": answer.why, "asked": int(answer.asked), **metrics}
+        scored["label"] = label
+        if answer.own is not None:
+            scored["own"] = _label(answer.own)
+        if truth is not None:
+            scored["truth"] = int(truth)
+            scored["correct"] = int(label == truth)
+        return cls("answer", step, scored, answer.cost)
+
+    def at(self, time: float, party: str) -> Record:
+        """The record as a world logs it."""
+        return replace(self, time=time, party=party, user=self.user or party)
+
+
+def _label(tree: Tree) -> int:
+    return int(np.argmax(tree["logits"]))

@@ -1,0 +1,31 @@
+"""Stack: every reply by its sender."""
+
+import numpy as np
+import pytest
+
+from duetto.aggregation import Stack
+from duetto.errors import DataError
+from duetto.types import Reply
+
+
+def test_replies_are_kept_by_sender_in_order_of_names() -> None:
+    state = Stack().init()
+    for name in ("b", "c", "a"):
+        state = Stack().add(state, Reply(name, {"w": np.full(2, ord(name))}, weight=9.0))
+    after, result = Stack().finish(state)
+    assert list(result) == ["a", "b", "c"]
+    assert [tree["w"].tolist() for tree in result.values()] == [[97, 97], [98, 98], [99, 99]]
+    assert after == {}
+
+
+def test_a_sender_replies_once() -> None:
+    state = Stack().add({}, Reply("a", np.ones(2)))
+    with pytest.raises(DataError, match="a replied twice"):
+        Stack().add(state, Reply("a", np.ones(2)))
+    with pytest.raises(DataError, match="a replied twice"):
+        Stack().merge(state, state)
+
+
+def test_a_partial_tree_is_refused() -> None:
+    with pytest.raises(DataError, match="partial"):
+        Stack().add({}, Reply("a", {"w": np.ones(1)}, index={"/w": np.array([0])}))

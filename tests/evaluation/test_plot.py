@@ -1,0 +1,142 @@
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duetto.evaluation import plot
+from duetto.evaluation.result import Curve, Point, Result, Target, Users, hashed
+
+CURVE = Curve("before learning", (0.0, 0.2, 0.5, 1.0), (0.80, 0.90, 0.95, 0.96))
+RESULT = Result(
+    "r",
+    "digits",
+    (0,),
+    "",
+    curves=(CURVE, Curve("chance", (0.0, 1.0), (0.80, 0.96), reference=True)),
+    points=(Point("chosen", 0.25, 0.91, "before learning"), Point("cloud only", 1.0, 0.96)),
+    target=Target("target", 0.94),
+)
+ROUNDS = [
+    {"round": i, "accuracy": 0.8 + 0.01 * i, "accuracy_low": 0.7, "accuracy_high": 0.9, "up_bytes": 2e6}
+    for i in range(4)
+]
+
+
+def marks(svg: str, style: str) -> list[ET.Element]:
+    return [each for each in ET.fromstring(svg).iter() if style in each.get("class", "").split()]
+
+
+def words(svg: str) -> str:
+    return " ".join(ET.fromstring(svg).itertext())
+
+
+def test_points_stand_where_their_values_are():
+    svg = plot.tradeoff(RESULT, 1000, (0.8, 1.0))
+    axes = plot.Axes(1000, float(re.search(r'viewBox="0 0 1000 (\d+)"', svg)[1]), (0, 1), (0.8, 1.0))
+    (dot,) = [mark for mark in marks(svg, "dot") if mark.tag == "circle"]
+    plain = axes.width - axes.left - axes.right, axes.height - axes.top - axes.bottom
+    assert float(dot.get("cx")) == pytest.approx(axes.left + 0.25 * plain[0], abs=0.06)
+    assert float(dot.get("cy")) == pytest.approx(axes.top + (1.0 - 0.91) / 0.2 * plain[1], abs=0.06)
+
+
+def test_a_curve_is_marked_where_it_reaches_the_target():
+    svg = plot.tradeoff(RESULT, 1000)
+    assert len(marks(svg, "drop")) == 1  # the system's; a reference is not asked for
+    assert "50.0 %" in words(svg)
+    never = Result("r", "digits", (0,), "", curves=(CURVE,), target=Target("target", 0.97))
+    assert not marks(plot.tradeoff(never, 1000), "drop")
+
+
+def boxes(svg: str) -> list[tuple[float, float, float, float]]:
+    """Where the labels stand, by the widths that the plot expects."""
+    found = []
+    for label in marks(svg, "label"):
+        lines = list(label)
+        width = max(plot._width(line.text) for line in lines)
+        x = float(lines[0].get("x")) - (width if label.get("text-anchor") == "end" else 0)
+        top = float(lines[0].get("y")) - plot.FONT * 0.95
+        found.append((x, top, x + width, top + 1.25 * plot.FONT * len(lines)))
+    return found
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0.8, 0.96)), min_size=1, max_size=6),
+    st.sampled_from([354, 516, 1064]),
+)
+def test_labels_do_not_stand_on_each_other_or_outside(places, width):
+    points = tuple(Point(f"baseline {i}", x, y) for i, (x, y) in enumerate(places))
+    svg = plot.tradeoff(
+        Result("r", "digits", (0,), "", curves=RESULT.curves, points=points, target=RESULT.target), width
+    )
+    placed = boxes(svg)
+    assert len(placed) == len(points) + 4  # two curves, the target, and the share it is reached at
+    for i, (left, top, right, foot) in enumerate(placed):
+        assert left >= 0
+        assert right <= width
+        for other in placed[:i]:
+            assert right <= other[0] + 1 or other[2] <= left + 1 or foot <= other[1] + 1 or other[3] <= top + 1
+
+
+def test_rounds_are_drawn_with_their_band_and_others_apart_with_their_unit():
+    svg = plot.learning(ROUNDS, 500)
+    assert len(marks(svg, "area")) == 1
+    assert len(marks(svg, "line")) == 1  # a band's edges are no series
+    assert "round 3, accuracy: 83.0 %" in words(svg)
+    (other,) = plot.others(ROUNDS, 250)
+    assert "sent up, MB" in words(other)
+    assert "round 2, up bytes: 2" in words(other)
+    assert plot.others([{"round": 0, "accuracy": 0.5}], 250) == []
+
+
+@pytest.mark.parametrize("rounds", [ROUNDS[:1], [{"round": 5, "accuracy": 0.5}, {"round": 6, "accuracy": 0.5}]])
+def test_one_round_or_a_flat_curve_is_drawn(rounds):
+    svg = plot.learning(rounds, 500)
+    assert len(marks(svg, "dot")) == len(rounds)
+    assert "nan" not in svg
+
+
+def people(n: int) -> Users:
+    g = np.random.default_rng(0)
+    return Users(g.uniform(0.5, 1, n), g.uniform(0.6, 1, n), [hashed(str(i)) for i in range(n)])
+
+
+def test_every_user_is_drawn_worst_first():
+    users = people(30)
+    svg = plot.people(users, 500)
+    assert len(marks(svg, "user")) == 30
+    said = re.findall(r"user (\w+): ([\d.]+) % before", words(svg))
+    assert [float(before) for _, before in said] == [round(100 * value, 1) for value in np.sort(users.before)]
+    assert {name for name, _ in said} == set(users.names_hashed)
+
+
+def test_many_users_are_two_curves():
+    svg = plot.people(people(plot.MANY + 1), 500)
+    assert not marks(svg, "user")
+    assert len(marks(svg, "line")) == 2
+    assert {label[0].text for label in marks(svg, "label")} == {"before", "after"}
+
+
+def test_ticks_are_round_numbers_within():
+    assert plot._ticks(0, 1, 10) == pytest.approx(np.arange(11) / 10)
+    assert plot._ticks(0.83, 0.97, 7) == pytest.approx([0.84, 0.86, 0.88, 0.90, 0.92, 0.94, 0.96])
+    assert plot._ticks(3, 3, 5) == [3]
+
+
+def test_long_words_are_broken_and_cut():
+    assert plot.wrapped("a short one", 26) == ["a short one"]
+    assert plot.wrapped("after, threshold from audited answers", 26) == ["after, threshold from", "audited answers"]
+    lines = plot.wrapped("word " * 40 + "x" * 99, 20)
+    assert len(lines) == 3
+    assert lines[-1].endswith("…")
+    assert max(map(len, plot.wrapped("x" * 99, 20))) == 20
+
+
+def test_words_cannot_leave_the_figure():
+    hostile = '"><script>alert(1)</script>'
+    curve = Curve(hostile, (0.0, 1.0), (0.8, 0.9))
+    svg = plot.tradeoff(Result("r", "t", (0,), "", curves=(curve,), points=(Point(hostile, 0.5, 0.8),)), 1000)
+    assert not [each for each in ET.fromstring(svg).iter() if each.tag.endswith("script")]

@@ -1,0 +1,133 @@
+"""Every codec, aggregator and policy of the package, found by walking it; a new part is tested by existing.
+
+A test that takes one of VIEWS runs once for every example in it. A class that cannot be built without arguments
+needs a line in EXAMPLES.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+import duetto
+from duetto import tree as trees
+from duetto.aggregation import Mean, Stack
+from duetto.codecs import Quantise, Zstd
+from duetto.policies import Budgeted, Calibrated, Threshold, Uniform
+from duetto.types import Aggregator, Chain, Codec, Held, Policy
+
+KINDS = {"codec": Codec, "aggregator": Aggregator, "policy": Policy}
+EXAMPLES: dict[type, list[Any]] = {
+    Chain: [
+        Chain(),
+        Chain((Zstd(),)),
+        Chain((Quantise(8), Zstd())),
+        Chain((Quantise(4, "channel", stochastic=True), Zstd(3))),
+    ],
+    Quantise: [
+        Quantise(bits, axis, stochastic)
+        for bits in (8, 4, 2)
+        for axis in ("leaf", "channel")
+        for stochastic in (False, True)
+    ],
+    Zstd: [Zstd(), Zstd(19)],
+    Mean: [Mean(), Mean(cap=2.0)],
+    Stack: [Stack()],
+    Threshold: [Threshold(0.7), Threshold(1.5, "energy"), Threshold(float("inf"))],
+    Calibrated: [Calibrated(), Calibrated("energy", 5.0, "example", 0.5)],
+    Budgeted: [
+        Budgeted(Calibrated(), 0.3),
+        Budgeted(Threshold(0.5, "energy"), 0.0),
+        Budgeted(Threshold(0.5, "margin"), 1.0, step=0.5),
+    ],
+    Uniform: [Uniform(3), Uniform(share=0.4)],
+}
+ITEMS, CLASSES = 23, 4
+DRAW = np.random.default_rng(7)
+LOGITS = DRAW.normal(size=(ITEMS, CLASSES)) * 3
+LABELS = np.where(DRAW.random(ITEMS) < 0.8, LOGITS.argmax(axis=1), 0)
+
+
+@cache
+def found() -> dict[type, str]:
+    """Every part's class with its kind."""
+    classes = {}
+    for info in sorted(pkgutil.walk_packages(duetto.__path__, "duetto."), key=lambda info: info.name):
+        if info.name.endswith("__main__"):
+            continue
+        try:
+            module = importlib.import_module(info.name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("duetto"):
+                raise
+            continue  # an extra that is not installed
+        for _, cls in inspect.getmembers(module, inspect.isclass):
+            kind = next((kind for kind, base in KINDS.items() if issubclass(cls, base)), None)
+            if kind and cls.__module__ == info.name and not inspect.isabstract(cls):
+                classes[cls] = kind
+    return classes
+
+
+def examples(cls: type) -> list[Any]:
+    """Instances of a class; none where it needs arguments and has no line in EXAMPLES."""
+    if cls in EXAMPLES:
+        return EXAMPLES[cls]
+    try:
+        return [cls()]
+    except Exception:  # whatever a constructor asks for, the answer is a line in EXAMPLES
+        return []
+
+
+def states(part: Any) -> list[Any]:
+    """A policy with its first state, and with a fitted one where it can be fitted; nobody can write to them."""
+    held = [Held.of(part)]
+    if isinstance(part, Calibrated | Budgeted):
+        held.append(part.fit(LOGITS, LABELS, np.arange(ITEMS) % 5))
+    for each in held:
+        trees.map(lambda leaf: leaf.setflags(write=False), each.state)
+    return held
+
+
+def is_cohort(part: Any) -> bool:
+    """Whether a policy chooses a cohort; such a policy says how it samples."""
+    return hasattr(part, "sampling")
+
+
+VIEWS: dict[str, Callable[[str, Any], list[Any]]] = {
+    "part": lambda kind, part: [part],
+    "codec": lambda kind, part: [part] * (kind == "codec"),
+    "chancy_codec": lambda kind, part: [part] * getattr(part, "stochastic", False),
+    "aggregator": lambda kind, part: [part] * (kind == "aggregator"),
+    "linear_aggregator": lambda kind, part: [part] * (kind == "aggregator" and part.linear),
+    "held": lambda kind, part: states(part) if kind == "policy" else [],
+    "itemwise_held": lambda kind, part: states(part) if kind == "policy" and not is_cohort(part) else [],
+    "scored_held": lambda kind, part: states(part) if kind == "policy" and hasattr(part, "scores") else [],
+    "cohort_policy": lambda kind, part: [part] * (kind == "policy" and is_cohort(part)),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One run for every example in the view that the test asks for."""
+    for name, view in VIEWS.items():
+        if name in metafunc.fixturenames:
+            rows = [(cls, row) for cls, kind in found().items() for part in examples(cls) for row in view(kind, part)]
+            assert rows, f"the walk found no {name}"
+            ids = [f"{cls.__name__}-{i}" for i, (cls, _) in enumerate(rows)]
+            metafunc.parametrize(name, [row for _, row in rows], ids=ids)
+
+
+@pytest.fixture
+def classes() -> dict[type, str]:
+    """Every part's class with its kind."""
+    return found()
+
+
+@pytest.fixture
+def without_example() -> list[str]:
+    """The classes that no law can reach."""
+    return [f"{cls.__module__}.{cls.__qualname__}" for cls in found() if not examples(cls)]
