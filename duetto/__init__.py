@@ -47,7 +47,40 @@ _ROOMS = (
     "tree",
 )
 
-__all__ = sorted((*_HOME, *_ROOMS))
+__all__ = [
+    "Action",
+    "Answer",
+    "Chain",
+    "Cost",
+    "Error",
+    "Fleet",
+    "Held",
+    "Local",
+    "Log",
+    "Move",
+    "Network",
+    "Party",
+    "Peer",
+    "Plan",
+    "Record",
+    "Reply",
+    "Rows",
+    "Seen",
+    "Skill",
+    "aggregation",
+    "algorithms",
+    "codecs",
+    "evaluation",
+    "fleet",
+    "models",
+    "policies",
+    "protocols",
+    "rng",
+    "simulate",
+    "tasks",
+    "training",
+    "tree",
+]
 
 
 def __getattr__(name: str) -> Any:

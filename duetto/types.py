@@ -158,7 +158,7 @@ class Reply:
         weight: how much the sender says it counts (examples, usually).
         version: the version of the parameters it started from.
         staleness: versions gone by since; set by the receiver.
-        metrics: numbers about the work (loss, examples, the cloud's price); they never hold data.
+        metrics: numbers about the work (loss, ``compute_seconds``, the cloud's price); they never hold data.
         cost: what asking and answering cost.
         index: for a partial tree: JSON pointer of a leaf -> flat positions of its entries in the full leaf;
             leaves it does not name are whole. Mean divides per coordinate.

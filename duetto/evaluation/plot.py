@@ -8,6 +8,7 @@ inside a mark is what it says when pointed at.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -22,6 +23,8 @@ FONT = 13.0  # pixels; a label's height is 1.25 of it
 SERIES = 6  # colours in the palette
 MANY = 120  # users from which on they are drawn as two curves
 _AROUND = [(1, 0), (0, -1), (0, 1), (-1, 0), (1, -1), (1, 1), (-1, -1), (-1, 1)]
+
+_ACCURACY = re.compile("accuracy(_low|_high)?$")
 
 Box = tuple[float, float, float, float]
 
@@ -129,7 +132,7 @@ def others(rounds: Sequence[Mapping[str, float]], width: float) -> list[str]:
     keys = [key for key in dict.fromkeys(key for each in rounds for key in each) if key != "round"]
     figures = []
     for key in keys:
-        if "accuracy" in key or key.endswith(("_low", "_high")):
+        if _ACCURACY.search(key) or key.endswith(("_low", "_high")):
             continue
         title, scale = _unit(key, [each[key] for each in rounds if key in each])
         y = span([each[key] * scale for each in rounds if key in each], floor=0)
@@ -204,7 +207,7 @@ def accuracies(results: Iterable[Result]) -> tuple[float, float]:
 
 def learned(runs: Iterable[Sequence[Mapping[str, float]]]) -> tuple[float, float]:
     """The range of accuracies that shows the learning curves, and their bands, of these runs."""
-    return span([each[key] for rounds in runs for each in rounds for key in each if "accuracy" in key])
+    return span([each[key] for rounds in runs for each in rounds for key in each if _ACCURACY.search(key)])
 
 
 # --------------------------------------------------------------------------------------------------------- their parts

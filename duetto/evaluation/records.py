@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -170,10 +170,6 @@ def _tail(file: Any, block: int = 1 << 16) -> tuple[bytes, int]:
     return tail[cut:], start + cut
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not finite")
-
-
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -181,7 +177,7 @@ def _number(value: Any) -> bool:
 def _parsed(text: bytes) -> Record | None:
     """The record of a line, or None where it is none."""
     try:
-        entry = json.loads(text.decode(), parse_constant=_refuse)
+        entry = json.loads(text.decode())
     except (ValueError, RecursionError):
         return None
     if not isinstance(entry, Mapping) or set(entry) != set(_ORDER):

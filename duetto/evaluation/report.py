@@ -474,7 +474,7 @@ def _settings(runs: Sequence[Run]) -> str:
 
 def _flat(value: Any, people: set[str], name: str = "") -> Iterable[tuple[str, str]]:
     """Settings as (dotted name, text); a user's name as its hash."""
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping) and (value or not name):
         for part in value:
             safe = hashed(part) if part in people else str(part)
             yield from _flat(value[part], people, f"{name}.{safe}" if name else safe)

@@ -28,8 +28,8 @@ _BATCH = 512  # rows a forward pass works on at once: enough to be fast, few eno
 class Net(ABC):
     """A network's description: a frozen dataclass whose fields are its sizes."""
 
-    shape: tuple[int, ...]
-    classes: int
+    shape: Any  # tuple[int, ...]: fields of most descriptions, properties of some
+    classes: Any  # int
 
     @abstractmethod
     def module(self) -> nn.Module:
@@ -99,3 +99,10 @@ def to_tensors(params: Tree) -> dict[str, torch.Tensor]:
 def size(shape: tuple[int, ...]) -> int:
     """Numbers in one row."""
     return math.prod(shape)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities ``[n, classes]``."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log

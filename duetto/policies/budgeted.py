@@ -2,11 +2,11 @@
 
 Items are ranked by an inner policy's score among the latest ones; a threshold on that scale, 0..1, moves after each
 of them by ``step * (offload_rate - asked)``. It is the online quantile tracker behind adaptive conformal inference
-(Gibbs & Candes 2021), and it promises the rate without any assumption about the stream. Let p be the rate, s the step, and
-start at p. The moves add up to ``threshold = p + s * (p * n - asked)``. An item is asked only where the threshold
-is above its rank, so above 0: after it, the threshold is above ``-s * (1 - p)``. An item is kept only where the
-threshold is at most its rank, so at most 1: after it, it is at most ``1 + s * p``. So after n items, **for every
-sequence of scores**,
+(Gibbs & Candes 2021), and it promises the rate without any assumption about the stream. Let p be the rate, s the
+step, and start at p. The moves add up to ``threshold = p + s * (p * n - asked)``. An item is asked only where the
+threshold is above its rank, so above 0: after it, the threshold is above ``-s * (1 - p)``. An item is kept only
+where the threshold is at most its rank, so at most 1: after it, it is at most ``1 + s * p``. So after n items,
+**for every sequence of scores**,
 
     asked - p * n  <  p / s + 1 - p        and        p * n - asked  <=  (1 - p) / s + p,
 
@@ -110,8 +110,8 @@ class Budgeted(Policy[Mapping[str, Any]]):
         for score in self._scores(state["inner"], seen).tolist():
             low, high = bisect_left(ordered, score), bisect_right(ordered, score)
             rank = (low + high) / 2 / len(ordered) if ordered else 0.5
-            # Ranks reach 0 and 1, where a threshold of just 0 or 1 would do what these two rates rule out.
-            keep.append(rate == 0 or (rate < 1 and rank >= rate + self.step * (rate * items - asked)))
+            # A rank reaches 1, as does the threshold of a rate of 1, which is to ask always.
+            keep.append(rate < 1 and rank >= rate + self.step * (rate * items - asked))
             items, asked = items + 1, asked + (not keep[-1])
             ordered.insert(high, score)
             window.append(score)

@@ -52,7 +52,7 @@ def _read(reply: Reply, decode: Callable[[Tree], Tree]) -> Reply:
     try:
         said = decode(reply.tree)
         metrics = {name: float(value) for name, value in said.get("metrics", {}).items()}
-        return replace(reply, tree=said["delta"], weight=float(said["weight"]), metrics=metrics)
+        return replace(reply, tree=said["delta"], weight=float(said["weight"]), metrics={**reply.metrics, **metrics})
     except (Error, KeyError, TypeError, ValueError, AttributeError) as error:
         return replace(reply, tree=None, failure=f"unreadable: {error!r}")
 

@@ -29,31 +29,31 @@ def rounds(algorithm: Algorithm, *, steps: int, seed: int = 0, deadline: float |
 
     async def role(fleet: Group, local: Local) -> AsyncIterator[Record]:
         if "params" not in local.memory:
-            local.memory = first(algorithm, local.memory)
+            local.memory = begun(algorithm, local.memory)
         for step in range(int(local.memory["rounds"]["step"]), steps):
-            local.memory, record = await one(algorithm, fleet, local.memory, (seed, "round", step), deadline)
+            local.memory, record = await one_round(algorithm, fleet, local.memory, (seed, "round", step), deadline)
             yield record
 
     return role
 
 
-def first(algorithm: Algorithm, memory: Mapping[str, Any]) -> Mapping[str, Any]:
+def begun(algorithm: Algorithm, memory: Mapping[str, Any]) -> Mapping[str, Any]:
     """The cloud's memory before the first round."""
-    begun = {"step": np.int64(0), "server": algorithm.server.init(algorithm.params), "cohort": algorithm.cohort.init()}
-    return {**memory, "params": algorithm.params, "version": np.int64(0), "rounds": begun}
+    state = {"step": np.int64(0), "server": algorithm.server.init(algorithm.params), "cohort": algorithm.cohort.init()}
+    return {**memory, "params": algorithm.params, "version": np.int64(0), "rounds": state}
 
 
-async def one(
+async def one_round(
     algorithm: Algorithm, fleet: Group, memory: Mapping[str, Any], key: Key, deadline: float | None = None
 ) -> tuple[Mapping[str, Any], Record]:
     """One round: the memory after it, and its record."""
-    begun, params = memory["rounds"], memory["params"]
-    peers, cohort = _cohort(algorithm, fleet, begun["cohort"], (*key, "cohort"))
+    state, params = memory["rounds"], memory["params"]
+    peers, cohort = _cohort(algorithm, fleet, state["cohort"], (*key, "cohort"))
     skill = Coded(algorithm.client, algorithm.down, algorithm.up)
     version = int(memory["version"])
 
     def send(peer: Peer) -> Tree:
-        message = algorithm.server.send(begun["server"], params, peer)
+        message = algorithm.server.send(state["server"], params, peer)
         return algorithm.down.encode(algorithm.down.init(), message, (*key, "down"))[1]
 
     collected, replies = await algorithm.collect.gather(
@@ -68,9 +68,9 @@ async def one(
         deadline=deadline,
     )
     server, params = algorithm.server.step(
-        begun["server"], params, collected, cohort_size=len(peers), fleet_size=len(fleet), key=(*key, "server")
+        state["server"], params, collected, cohort_size=len(peers), fleet_size=len(fleet), key=(*key, "server")
     )
-    step = int(begun["step"])
+    step = int(state["step"])
     after = {"step": np.int64(step + 1), "server": server, "cohort": cohort}
     record = Record("rounds", step, _metrics(replies), together(replies))
     return {**memory, "params": params, "version": np.int64(version + 1), "rounds": after}, record

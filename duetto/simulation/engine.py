@@ -225,7 +225,8 @@ class _World:
     async def _ask(self, asker: _Member, peer: _Member, job: Job, spent: list[Cost]) -> Reply:
         """There, work, and back; ``spent`` tells also what a deadline cut short has cost."""
         device = asker if asker.link else peer
-        there, back = ("up", "down") if asker.link else ("down", "up")
+        there: Direction = "up" if asker.link else "down"
+        back: Direction = "down" if asker.link else "up"
         self.jobs.add(job)
         try:
             if peer is not asker:
@@ -245,7 +246,8 @@ class _World:
         local, answer = job.result
         if peer is not asker:
             await self._cross(device, back, answer, spent)
-        return Reply(peer.name, answer, version=int((job.read or local.memory).get("version", 0)))
+        version = int((job.read or local.memory).get("version", 0))
+        return Reply(peer.name, answer, version=version, metrics={"compute_seconds": seconds})
 
     async def _cross(self, device: _Member, direction: Direction, tree: Tree, spent: list[Cost]) -> None:
         """Move a tree over a device's link; each direction carries one message after the other."""

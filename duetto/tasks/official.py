@@ -56,11 +56,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class Set:
-    """A data set: its layouts, preferred first, and the sources that make the first of them.
+    """A data set: its layouts, preferred first, and the sources that make the last of them.
 
     Attributes:
         layouts: as :func:`locate` looks for them.
-        sources: the files of the first layout's folder, or ``.tar.gz`` that unpack to it.
+        sources: the files of the last layout's folder, or ``.tar.gz`` that unpack to it.
     """
 
     layouts: tuple[Layout, ...]
@@ -80,9 +80,9 @@ _HANDWRITING = (  # digests as in torchvision.datasets.MNIST and QMNIST
 
 SETS: dict[str, Set] = {
     "handwriting": Set(
-        (  # idx first: it holds what the json by writer holds (tests/tasks/test_idx.py) and is read ten times faster
-            Layout("mnist", (*(stem for _, stem, _ in _HANDWRITING[:5]), "qmnist-t[1e]*-labels-idx2-int")),
+        (
             Layout("mnist_by_writer", ("t*/*.json",)),
+            Layout("mnist", (*(stem for _, stem, _ in _HANDWRITING[:5]), "qmnist-t[1e]*-labels-idx2-int")),
         ),
         tuple(Source(f"{base}{stem}.gz", f"{stem}.gz", f"md5:{md5}") for base, stem, md5 in _HANDWRITING),
     ),
@@ -154,7 +154,7 @@ def get(name: str, cache: Path | None = None, progress: Progress | None = None) 
     """
     wanted = _set(name)
     cache = cache or default_cache()
-    layout = wanted.layouts[0]
+    layout = wanted.layouts[-1]
     folder = cache / layout.folder
     sums = cache / "SHA256SUMS"
     try:

@@ -4,5 +4,6 @@ from duetto.training.augment import Affine
 from duetto.training.client import Client
 from duetto.training.losses import CrossEntropy, Distil, Proximal
 from duetto.training.optimisers import SGD, Adam
+from duetto.training.tune import Tune
 
-__all__ = ["SGD", "Adam", "Affine", "Client", "CrossEntropy", "Distil", "Proximal"]
+__all__ = ["SGD", "Adam", "Affine", "Client", "CrossEntropy", "Distil", "Proximal", "Tune"]

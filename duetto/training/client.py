@@ -15,7 +15,7 @@ import torch
 
 from duetto import tree as trees
 from duetto.errors import ConfigError, DataError
-from duetto.models.net import Net
+from duetto.models.net import Net, log_softmax
 from duetto.training import sequential
 from duetto.training.losses import Term
 from duetto.training.optimisers import Optimiser
@@ -37,6 +37,8 @@ class Client(Skill):
         part: the part of the party's data that is trained on; None is all of it.
         lessons: the memory slot with what the cloud taught (``rows [m]`` positions in the party's data,
             ``logits [m, classes]``); then these rows are trained on, and the labels stay unread.
+        own: the share of the client's own answer (by the parameters it starts from, on the plain input) in the
+            target (bootstrapping, Reed et al. 2015): it smooths over what the teacher does not know here.
     """
 
     net: Net
@@ -47,6 +49,7 @@ class Client(Skill):
     augment: Callable[[torch.Tensor, torch.Generator], torch.Tensor] | None = None
     part: str | None = None
     lessons: str | None = None
+    own: float = 0.0
 
     sums_gradients: ClassVar[bool] = False
     """Whether :meth:`finish` reads the sum of the gradients."""
@@ -73,7 +76,8 @@ class Client(Skill):
 
     def __call__(self, local: Local, tree: Tree, key: Key, sender: str) -> tuple[Local, Tree]:
         """Train, here and now."""
-        trained = sequential.run(self, self.start(tree, local.memory), tree["params"], self.examples(local), key)
+        start = self.start(tree, local.memory)
+        trained = sequential.run(self, start, tree["params"], self.examples(local, start), key)
         memory, delta, weight = self.finish(tree, local.memory, trained)
         reply = {"delta": delta, "weight": np.float64(weight), "metrics": {"loss": np.float64(trained.loss)}}
         return Local(local.data, memory), reply
@@ -84,8 +88,8 @@ class Client(Skill):
         once = self.net.work(rows)
         return replace(once, flops=3 * self.epochs * once.flops, bytes=3 * self.epochs * once.bytes)
 
-    def examples(self, local: Local) -> dict[str, np.ndarray]:
-        """The rows to train on.
+    def examples(self, local: Local, start: Tree) -> dict[str, np.ndarray]:
+        """The rows to train on, where training starts from ``start``.
 
         Raises:
             DataError: none, or not finite.
@@ -102,8 +106,16 @@ class Client(Skill):
             raise DataError("a client with inputs that are not finite", "remove its rows with NaN or infinity")
         if "y" in data and not ((data["y"] >= 0) & (data["y"] < self.net.classes)).all():
             raise DataError(f"a client with a label outside 0..{self.net.classes - 1}", "check its labels")
+        if self.own:
+            data["teacher"] = _mixed(data["teacher"], self.net.logits(start, data["x"]), self.own)
         return data
 
     def _part(self, local: Local) -> Rows:
         rows: Rows = local.data if self.part is None else local.data.part(self.part)
         return rows
+
+
+def _mixed(teacher: np.ndarray, own: np.ndarray, share: float) -> np.ndarray:
+    """Logits of ``(1 - share) * softmax(teacher) + share * softmax(own)``."""
+    mixed: np.ndarray = np.logaddexp(np.log1p(-share) + log_softmax(teacher), np.log(share) + log_softmax(own))
+    return mixed

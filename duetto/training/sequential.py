@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,14 @@ def _learning(net: Net) -> nn.Module:
     return net.module().train().requires_grad_(False)
 
 
-def run(client: Client, start: Tree, sent: Tree, data: Mapping[str, np.ndarray], key: Key) -> Trained:
+def run(
+    client: Client,
+    start: Tree,
+    sent: Tree,
+    data: Mapping[str, np.ndarray],
+    key: Key,
+    on_step: Callable[[int, int], None] = lambda step, steps: None,
+) -> Trained:
     """Train as ``client`` declares.
 
     Args:
@@ -35,6 +42,7 @@ def run(client: Client, start: Tree, sent: Tree, data: Mapping[str, np.ndarray],
         sent: the parameters that the loss terms may compare with.
         data: ``x [n, *shape]`` and whatever the terms read: ``y [n]``, ``teacher [n, classes]``.
         key: orders the rows, and draws dropout and augmentation.
+        on_step: called with the steps done and those in all.
     """
     module, n = _learning(client.net), len(data["x"])
     params = {name: tensor.clone().requires_grad_() for name, tensor in to_tensors(start).items()}
@@ -65,6 +73,7 @@ def run(client: Client, start: Tree, sent: Tree, data: Mapping[str, np.ndarray],
                 optimiser.step()
                 loss_sum += per_row.detach().sum()
                 step += 1
+                on_step(step, total)
     return Trained(
         start, to_tree(dict(params)), to_tree(sums), step, n, float(loss_sum) / n if n and client.epochs else math.nan
     )

@@ -376,14 +376,14 @@ def test_locate_looks_in_the_users_folder_first(tmp_path: Path, monkeypatch: pyt
     put(data / "wisdm_ar_v1.1" / "x_transformed.arff.gz")
     assert official.locate("activity", cache) == data / "wisdm_ar_v1.1"
 
-    put(data / "mnist_by_writer" / "test" / "all.json.gz")
-    assert official.locate("handwriting", cache) == data / "mnist_by_writer"
     names = [source.file for source in official.SETS["handwriting"].sources]
     for name in names:
-        assert official.locate("handwriting", cache) == data / "mnist_by_writer"
+        assert official.locate("handwriting", cache) is None
         put(data / "mnist" / f"{name}.part")  # not whole
         put(data / "mnist" / name)
     assert official.locate("handwriting", cache) == data / "mnist"
+    put(data / "mnist_by_writer" / "test" / "all.json.gz")
+    assert official.locate("handwriting", cache) == data / "mnist_by_writer"
 
     put(data / "har_spsw" / "DATA" / "s01" / "s01_01_sp.csv")
     assert official.locate("sensors", cache) == data / "har_spsw"
@@ -417,7 +417,7 @@ def test_the_real_sets_are_found(data_dir: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DUETTO_DATA", str(data_dir))
     found = {name: official.locate(name, cache) for name in official.SETS}
     assert found == {
-        "handwriting": data_dir / "mnist",
+        "handwriting": data_dir / "mnist_by_writer",
         "activity": data_dir / "wisdm_ar_v1.1",
         "sensors": data_dir / "har_spsw",
     }
