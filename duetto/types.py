@@ -9,6 +9,7 @@ algorithm and imports no library but numpy.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,11 +29,16 @@ Key: TypeAlias = tuple[int | str, ...]
 
 def rng(key: Key) -> np.random.Generator:
     """The counter-based generator (Philox, Salmon et al. 2011) that belongs to a key, whoever asks and whenever."""
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in key)
+    # A separator within a part is doubled, so that no two keys are one text.
+    text = "\x1f".join(f"{type(part).__name__}:{part}".replace("\x1f", "\x1f\x1f") for part in key)
     return np.random.Generator(
         np.random.Philox(key=int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest()))
     )
 
+
+Index: TypeAlias = Mapping[str, tuple[tuple[int, ...], Array]]
+"""Which entries of which leaves a partial tree holds: a leaf's JSON pointer -> the shape of the full leaf, and the
+flat positions in it of the entries that are there. A leaf that it does not name is whole."""
 
 # ---------------------------------------------------------------------------------------------------- parties
 
@@ -108,6 +114,7 @@ class Rows:
         return Rows(self.x[rows], self.y[rows])
 
     async def __aiter__(self) -> AsyncIterator[tuple[Array, int]]:
+        """Row by row."""
         for x, y in zip(self.x, self.y, strict=True):
             yield x, int(y)
 
@@ -160,8 +167,7 @@ class Reply:
         staleness: versions gone by since; set by the receiver.
         metrics: numbers about the work (loss, ``compute_seconds``, the cloud's price); they never hold data.
         cost: what asking and answering cost.
-        index: for a partial tree: JSON pointer of a leaf -> flat positions of its entries in the full leaf;
-            leaves it does not name are whole. Mean divides per coordinate.
+        index: for a partial tree, see :data:`Index`; None is a whole one. Mean divides per coordinate.
         failure: one line; None where the tree is an answer.
     """
 
@@ -172,7 +178,7 @@ class Reply:
     staleness: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     cost: Cost = Cost()
-    index: Mapping[str, Array] | None = None
+    index: Index | None = None
     failure: str | None = None
 
 
@@ -195,19 +201,21 @@ class Peer(ABC):
 
 
 class Group(Protocol):
-    """Many peers as columns: a fleet, or neighbours. A peer exists while it is asked."""
+    """Many peers as columns: a fleet. A peer exists while it is asked."""
 
     names: Sequence[str]
     traits: Mapping[str, Array]
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """How many they are."""
 
     def peer(self, name: str) -> Peer:
         """The peer of that name."""
 
 
 Role: TypeAlias = Callable[..., AsyncIterator["Record"]]
-"""An ``async def`` with ``yield``, called by keyword: ``me``, ``local``, and the peers or groups it names."""
+"""An ``async def`` with ``yield``, called by keyword: ``me``, ``local``, and what else it names: a peer (``cloud``),
+peers by name (``neighbours``), a group (``fleet``)."""
 
 
 @dataclass(frozen=True)
@@ -236,8 +244,15 @@ class Domain(IntEnum):
 class Codec(ABC, Generic[S]):
     """Whatever sits between a party's work and the wire. Scalar and integer leaves pass unchanged."""
 
-    takes: ClassVar[frozenset[Domain]]
-    gives: ClassVar[Domain]
+    @property
+    @abstractmethod
+    def takes(self) -> frozenset[Domain]:
+        """What it can encode; most codecs state it as a class variable."""
+
+    @property
+    @abstractmethod
+    def gives(self) -> Domain:
+        """What it encodes to; most codecs state it as a class variable."""
 
     def init(self) -> S:
         """The state before anything was encoded (error feedback keeps one; most keep nothing)."""
@@ -267,18 +282,34 @@ class Codec(ABC, Generic[S]):
 
 @dataclass(frozen=True)
 class Chain(Codec[tuple[Any, ...]]):
-    """Codecs one after the other, decoded in reverse; an empty chain is the identity.
+    """Codecs one after the other, decoded in reverse; an empty chain is the identity. A chain may be in a chain.
 
     Raises:
         ConfigError: when built, where one cannot take what the one before it gives.
     """
 
     codecs: tuple[Codec[Any], ...] = ()
-    takes: ClassVar[frozenset[Domain]] = frozenset(Domain)
-    gives: ClassVar[Domain] = Domain.FLOATS
+
+    @property
+    def takes(self) -> frozenset[Domain]:
+        """What the first codec takes; an empty chain takes everything."""
+        flat = self._flat()
+        return flat[0].takes if flat else frozenset(Domain)
+
+    @property
+    def gives(self) -> Domain:
+        """What the last codec gives. An empty chain gives what it takes: floats, where it stands alone."""
+        flat = self._flat()
+        return flat[-1].gives if flat else Domain.FLOATS
+
+    def _flat(self) -> list[Codec[Any]]:
+        """The codecs without the chains around them, so that an empty one in between changes nothing."""
+        nested = [codec._flat() if isinstance(codec, Chain) else [codec] for codec in self.codecs]
+        return [codec for codecs in nested for codec in codecs]
 
     def __post_init__(self) -> None:
-        for before, after in zip(self.codecs, self.codecs[1:], strict=False):
+        flat = self._flat()
+        for before, after in itertools.pairwise(flat):
             if before.gives not in after.takes:
                 raise ConfigError(
                     f"{type(after).__name__} cannot take the {before.gives.name.lower()} of {type(before).__name__}",
@@ -467,7 +498,8 @@ class Aggregator(ABC, Generic[S]):
 class Gate(Protocol):
     """Lets a reply through, or says in one line why not. Runs before every aggregator."""
 
-    def __call__(self, reply: Reply, like: Tree) -> str | None: ...
+    def __call__(self, reply: Reply, like: Tree) -> str | None:
+        """Why ``reply`` may not pass, or None; ``like`` is what its tree should resemble."""
 
 
 Replies: TypeAlias = Sequence[Reply]
@@ -508,6 +540,10 @@ class ServerUpdate(ABC, Generic[S]):
         """What a peer gets; by default the parameters."""
         return {"params": params}
 
+    def expects(self, params: Tree) -> Tree:
+        """What a client's delta resembles, for the gate; by default the parameters (FedNova adds a leaf tau)."""
+        return params
+
     @abstractmethod
     def step(
         self, state: S, params: Tree, collected: Tree | None, *, cohort_size: int, fleet_size: int, key: Key
@@ -537,19 +573,23 @@ class Trained:
 
 
 class ClientUpdate(Protocol):
-    """Declares local training; an executor owns the loop, so that it runs alone, as a cohort, or on a device.
+    """Declares local training; an executor owns the loop, so that it runs alone, as a cohort, or on a device."""
 
-    Attributes:
-        loss: terms that add, each ``(outputs, batch, params, sent) -> [rows]``.
-        optimiser: the local optimiser.
-        epochs: passes over the client's data.
-        batch_size: rows of a step.
-    """
+    @property
+    def loss(self) -> Sequence[Any]:
+        """Terms that add, each ``(outputs, batch, params, start) -> [rows]``; ``start`` is what :meth:`start` gave."""
 
-    loss: Sequence[Any]
-    optimiser: Any
-    epochs: int
-    batch_size: int
+    @property
+    def optimiser(self) -> Any:
+        """The local optimiser."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the client's data."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a step."""
 
     def start(self, sent: Tree, memory: Mapping[str, Any]) -> Tree:
         """What training starts from: ``{"params": ..., ...}``; further entries are what the loss terms read."""
@@ -596,11 +636,20 @@ class Mechanism(ABC, Generic[S]):
 class Staged(Protocol):
     """A model as a graph of stages with exits; ``net[:cut]`` runs on the device and ``net[cut:]`` in the cloud."""
 
-    stages: Sequence[Any]
-    exits: Mapping[int, Any]
-    params: Tree
+    @property
+    def stages(self) -> Sequence[Any]:
+        """The stages, in topological order."""
 
-    def __getitem__(self, cut: slice) -> Any: ...
+    @property
+    def exits(self) -> Mapping[int, Any]:
+        """The exits, by the stage after which they may answer."""
+
+    @property
+    def params(self) -> Tree:
+        """The parameters of all stages and exits."""
+
+    def __getitem__(self, cut: slice) -> Any:
+        """The stages on one side of a cut."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ class Gate:
 
     A reply passes where its weight is positive and finite, its tree has the structure of ``like`` and every
     leaf the shape and the kind of dtype (boolean, integer, floating) of the leaf there, every number is finite,
-    and the whole tree as one vector has a norm of at most ``norm``. For a partial reply the index must name
-    each position of a leaf at most once.
+    and the whole tree as one vector has a norm of at most ``norm``. For a partial reply the index must state the
+    shape of the leaf there, and name each of its positions at most once.
 
     Args:
         norm: the largest Euclidean norm, scalars and integers included; None accepts any. It has no default,
@@ -80,7 +80,7 @@ def _kind(array: Array) -> str:
     return next((kind for kind in kinds if xp.isdtype(array.dtype, kind)), str(array.dtype))
 
 
-def _fault(leaf: Array, like: Array, index: Array | None) -> str | None:
+def _fault(leaf: Array, like: Array, index: tuple[tuple[int, ...], Array] | None) -> str | None:
     """What is wrong with a leaf, or None."""
     if not compat.is_array_api_obj(leaf) or _kind(leaf) != _kind(like):
         return f"has dtype {leaf.dtype}, not {like.dtype}"
@@ -88,7 +88,9 @@ def _fault(leaf: Array, like: Array, index: Array | None) -> str | None:
         if tuple(leaf.shape) != tuple(like.shape):
             return f"has shape {tuple(leaf.shape)}, not {tuple(like.shape)}"
     else:
-        positions = np.asarray(index)
+        shape, positions = tuple(index[0]), np.asarray(index[1])
+        if shape != tuple(like.shape):
+            return f"is part of the shape {shape}, not {tuple(like.shape)}"
         if positions.dtype.kind not in "iu" or positions.size != math.prod(leaf.shape):
             return "has an index that does not fit it"
         if positions.size and not 0 <= positions.min() <= positions.max() < math.prod(like.shape):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import array_api_compat as compat
 import numpy as np
@@ -31,25 +30,17 @@ class Mean(Aggregator[Tree]):
 
     Args:
         cap: no reply counts more than this; None leaves weights as they are.
-        shapes: for partial replies, the full shape of every leaf by its JSON pointer; :meth:`of` reads them
-            from the parameters.
 
     Raises:
         ConfigError: a cap that is not positive.
     """
 
     cap: float | None = None
-    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     linear: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.cap is not None and not self.cap > 0:
             raise ConfigError(f"no reply can count at most {self.cap}", "use a positive cap, or None")
-
-    @classmethod
-    def of(cls, params: Tree, cap: float | None = None) -> Self:
-        """A mean that knows the shapes of ``params``, so that it takes partial replies."""
-        return cls(cap, tuple((pointer, tuple(leaf.shape)) for pointer, leaf in trees.leaves(params)))
 
     def init(self) -> Tree:
         """Nothing added yet."""
@@ -74,7 +65,7 @@ class Mean(Aggregator[Tree]):
         """
         if reply.tree is None:
             raise DataError(f"{reply.sender} sent no tree ({reply.failure})", "add only replies that answer")
-        weight, index, shapes = self.weigh(reply), reply.index or {}, dict(self.shapes)
+        weight, index = self.weigh(reply), reply.index or {}
 
         def counted(pointer: str, leaf: Array) -> tuple[Array, Array, Array]:
             leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
@@ -83,8 +74,9 @@ class Mean(Aggregator[Tree]):
             total = xp.astype(leaf, xp.float64) * weight
             count = xp.asarray(weight, dtype=xp.float64, device=device)
             if pointer in index:
-                at = xp.asarray(index[pointer], dtype=xp.int64, device=device)
-                values, total = total, xp.zeros(_full(shapes, pointer), dtype=xp.float64, device=device)
+                shape, positions = index[pointer]
+                at = xp.asarray(positions, dtype=xp.int64, device=device)
+                values, total = total, xp.zeros(shape, dtype=xp.float64, device=device)
                 if compat.size(values) != compat.size(at):
                     raise DataError(f"{reply.sender} sent an index that does not fit {pointer}", "one position a value")
                 count = xp.zeros_like(total)
@@ -92,7 +84,7 @@ class Mean(Aggregator[Tree]):
                 xp.reshape(count, (-1,))[xp.reshape(at, (-1,))] = weight
             return total, count, xp.empty((0,), dtype=leaf.dtype, device=device)
 
-        parts = _pointed(counted, reply.tree)
+        parts = trees.pointed(counted, reply.tree)
         names = ("sum", "weight", "like")
         return self.merge(state, {name: trees.map(lambda part, i=i: part[i], parts) for i, name in enumerate(names)})
 
@@ -115,17 +107,3 @@ def _divided(total: Array, weight: Array, like: Array) -> Array:
     xp: Any = compat.array_namespace(total)
     mean = total / xp.where(weight > 0, weight, xp.ones_like(weight))  # what nobody sent has the sum 0
     return xp.asarray(xp.astype(mean, like.dtype) if xp.isdtype(like.dtype, "real floating") else mean)
-
-
-def _full(shapes: Mapping[str, tuple[int, ...]], pointer: str) -> tuple[int, ...]:
-    if pointer not in shapes:
-        raise DataError(f"a part of {pointer or 'the root'}, whose full shape is unknown", "build with Mean.of(params)")
-    return shapes[pointer]
-
-
-def _pointed(function: Callable[[str, Array], Any], tree: Tree, pointer: str = "") -> Any:
-    """Apply ``function`` to every leaf and its JSON pointer."""
-    if not isinstance(tree, Mapping):
-        return function(pointer, tree)
-    names = {name: name.replace("~", "~0").replace("/", "~1") for name in tree}
-    return {name: _pointed(function, tree[name], f"{pointer}/{names[name]}") for name in tree}

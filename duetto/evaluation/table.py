@@ -1,4 +1,4 @@
-"""The table of results as data: one row a system, one column a measure, shown in three ways.
+"""The table of results as data: one row a system, one column a measure, shown in four ways.
 
 Values keep the units of the records (shares 0..1, seconds, bytes); what a reader sees (percent, milliseconds,
 megabytes) is made when the table is shown. Sums are per 1,000 answers, so that rows of any length compare.
@@ -185,6 +185,100 @@ def render(rows: Sequence[Row], title: str = "") -> Table:
             drawn = [Text.assemble(value, (f"\n{interval}" if interval else "", "dim")) for value, interval in cells]
             table.add_row(Text(f"  {column.label}" if group else column.label), *drawn)
     return table
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A column of the compact table: two lines of header, a measure (or several, added), and what is shown of it."""
+
+    head: str
+    below: str
+    measures: tuple[str, ...]
+    scale: float = 1.0
+    digits: int | None = None
+    interval: bool = False
+
+
+_TELLING = (
+    _Told("", "%", ("accuracy",), 100, 1),
+    _Told("accuracy", "95 %", ("accuracy",), 100, 1, interval=True),
+    _Told("worst", "10 %", ("worst_accuracy",), 100, 1),
+    _Told("asked", "%", ("offload_rate",), 100, 1),
+    _Told("p50", "ms", ("p50_seconds",), 1000),
+    _Told("p95", "ms", ("p95_seconds",), 1000),
+    _Told("MB", "/1,000", ("up_bytes", "down_bytes"), 1e-6),
+    _Told("J", "/1,000", ("joules",)),
+    _Told("$", "/1 M", ("dollars",), 1000),
+)
+LEGEND = (
+    "accuracy: mean of users, 95 % interval over users; worst: mean of the worst tenth of users; asked: inputs sent "
+    "to the cloud; MB, J per 1,000 answers, $ per million."
+)
+"""What the columns of :func:`compact` mean."""
+
+
+def compact(*runs: Sequence[Row], width: int = 80) -> list[Table]:
+    """The most telling measures for a narrow terminal: systems down, a table for each group of people.
+
+    A row's name is ``system`` or ``people: system``; ``system + more`` stands below its ``system`` as ``+ more``.
+    Several runs stand below each other as A, B, ... Rows without an accuracy are left out. Columns move together
+    where ``width`` characters ask for it.
+    """
+    from rich.console import Console
+
+    every = [{row.name: row for row in rows if "accuracy" in row.values} for rows in runs]
+    names = list(dict.fromkeys(name for rows in every for name in rows))
+    tables = []
+    for people in dict.fromkeys(_people(name) for name in names):
+        lines = _indented([name for name in names if _people(name) == people])
+        table = _compact(people, lines, every, 1)
+        wide = Console(width=1000).measure(table).maximum
+        tables.append(table if wide <= width else _compact(people, lines, every, 0))
+    return tables
+
+
+def _compact(people: str, lines: Sequence[tuple[str, str]], runs: Sequence[Mapping[str, Row]], gap: int) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    several = len(runs) > 1
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap), pad_edge=False, collapse_padding=True, show_edge=False)
+    table.add_column(Text(f"{people}\n", style="bold"), no_wrap=True)
+    if several:
+        table.add_column("", style="dim")
+    for told in _TELLING:
+        style = "dim" if told.interval else ""
+        table.add_column(Text(f"{told.head}\n{told.below}"), justify="right", no_wrap=True, style=style)
+    for name, label in lines:
+        for i, rows in enumerate(runs):
+            cells = [_told(told, rows.get(name, Row(name, {}))) for told in _TELLING]
+            table.add_row(Text("" if i else label), *([chr(ord("A") + i)] if several else []), *map(Text, cells))
+    return table
+
+
+def _people(name: str) -> str:
+    return name.rpartition(": ")[0]
+
+
+def _indented(names: Sequence[str]) -> list[tuple[str, str]]:
+    """(name, label): what was added to a system stands below it."""
+    found = []
+    for name in names:
+        if not any(name.startswith(f"{other} + ") for other in names):
+            found.append((name, name.rpartition(": ")[2]))
+            more = [each for each in names if each.startswith(f"{name} + ")]
+            found += [(each, f"  + {each.removeprefix(f'{name} + ')}") for each in more]
+    return found
+
+
+def _told(told: _Told, row: Row) -> str:
+    values = [row.values.get(measure) for measure in told.measures]
+    column = Column("", "", "", told.scale, told.digits)
+    if told.interval:
+        return text(column, values[0])[1]
+    numbers = [value.value if isinstance(value, Interval) else value for value in values if value is not None]
+    return text(column, sum(numbers) if len(numbers) == len(values) else None)[0]
 
 
 def markdown(rows: Sequence[Row]) -> str:

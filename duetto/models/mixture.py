@@ -18,13 +18,9 @@ from duetto.models.net import Net, log_softmax
 from duetto.tree import Tree
 
 
-class _Together(nn.Module):
-    def __init__(self, members: list[nn.Module]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-
+class _Together(nn.ModuleList):  # its members are named by their places, as their parameters are
     def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([torch.log_softmax(member(x), 1) for member in self.members]).mean(0)
+        return torch.stack([torch.log_softmax(member(x), 1) for member in self]).mean(0)
 
 
 @dataclass(frozen=True)
@@ -54,11 +50,20 @@ class Mixture(Net):
 
     def module(self) -> nn.Module:
         """All members side by side."""
-        return _Together([member.module() for member in self.members])
+        return _Together(member.module() for member in self.members)
 
     def logits(self, params: Tree, x: np.ndarray) -> np.ndarray:
-        """Mean log-probabilities ``[n, classes]`` float32 of the members that have parameters."""
+        """Mean log-probabilities ``[n, classes]`` float32 of the members that have parameters.
+
+        Raises:
+            ConfigError: no member has any, or parameters of another network.
+        """
         heard = [
             log_softmax(member.logits(params[str(i)], x)) for i, member in enumerate(self.members) if str(i) in params
         ]
+        if not heard or len(heard) < len(params):
+            raise ConfigError(
+                f"parameters named {sorted(params)} for a mixture of {len(self.members)} members",
+                "name them by their places, from 0, at least one",
+            )
         return np.asarray(np.mean(heard, axis=0), np.float32)

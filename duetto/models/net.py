@@ -19,6 +19,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from duetto import tree as trees
+from duetto.errors import ConfigError
 from duetto.tree import Tree
 from duetto.types import Work
 
@@ -37,15 +38,16 @@ class Net(ABC):
 
     def init(self, seed: int) -> Tree:
         """Fresh parameters, float32."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            module = self.module()
-        return to_tree(dict(module.named_parameters()))
+        return to_tree(dict(built(self, seed).named_parameters()))
 
     def logits(self, params: Tree, x: np.ndarray) -> np.ndarray:
-        """Logits ``[n, classes]`` float32 of ``x [n, *shape]``."""
-        tensors, module = to_tensors(params), shared(self)
-        rows = torch.from_numpy(np.ascontiguousarray(x, np.float32))
+        """Logits ``[n, classes]`` float32 of ``x [n, *shape]``.
+
+        Raises:
+            ConfigError: parameters of another network.
+        """
+        tensors, module = fitting(self, params), shared(self)
+        rows = to_tensor(np.asarray(x, np.float32))
         with torch.inference_mode():
             parts = [functional_call(module, tensors, (part,)) for part in torch.split(rows, _BATCH)]
             logits: np.ndarray = torch.cat(parts).numpy()
@@ -61,16 +63,28 @@ class Net(ABC):
         return Work(flops=_flops(self) * rows, bytes=float(self.parameters * bytes_per_parameter))
 
 
+def built(net: Net, seed: int = 0) -> nn.Module:
+    """A new module; torch's own chance, which nobody here asked for, stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return net.module()
+
+
 @cache
 def shared(net: Net) -> nn.Module:
     """The one module of this description; its own parameters are never used."""
-    return net.module().eval().requires_grad_(False)
+    return built(net).eval().requires_grad_(False)
+
+
+@cache
+def _shapes(net: Net) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in shared(net).named_parameters()}
 
 
 @cache
 def _flops(net: Net) -> float:
     """Floating-point operations of one row's forward pass (a multiply and an add are two)."""
-    module = net.module().to("meta")
+    module = built(net).to("meta")
     with FlopCounterMode(display=False) as counter:
         module(torch.empty((1, *net.shape), device="meta"))
     return float(counter.get_total_flops())
@@ -89,11 +103,26 @@ def to_tree(named: dict[str, Any]) -> Tree:
 
 
 def to_tensors(params: Tree) -> dict[str, torch.Tensor]:
-    """The tree as named tensors that share its memory; they are only read."""
-    return {
-        pointer[1:].replace("/", "."): torch.from_numpy(array if array.flags.writeable else array.copy())
-        for pointer, array in trees.leaves(params)
-    }
+    """The tree as named tensors that share its memory where they can; they are only read."""
+    return {pointer[1:].replace("/", "."): to_tensor(array) for pointer, array in trees.leaves(params)}
+
+
+def to_tensor(array: np.ndarray) -> torch.Tensor:
+    """The array as a tensor, which is only read; torch wants to own an array that nobody may write to."""
+    array = np.ascontiguousarray(array).reshape(np.shape(array))
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def fitting(net: Net, params: Tree) -> dict[str, torch.Tensor]:
+    """The parameters as tensors, all of the network's and no others: torch would take its own for what is missing.
+
+    Raises:
+        ConfigError: parameters of another network.
+    """
+    tensors, wanted = to_tensors(params), _shapes(net)
+    if tensors.keys() != wanted.keys() or any(tensors[name].shape != shape for name, shape in wanted.items()):
+        raise ConfigError(f"parameters that are not those of {net}", "both sides must mean the same network")
+    return tensors
 
 
 def size(shape: tuple[int, ...]) -> int:

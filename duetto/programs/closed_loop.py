@@ -3,9 +3,10 @@
 Two roles, one for every device and one for the cloud, that know no world: the clock is the event loop's. A day, a
 device answers its share of inputs; in the evening it asks the cloud about those that it answered alone (*teaching*
 calls). At night the cloud runs federated rounds of distillation over what the devices were taught, publishes the
-mean of the night's models, and sets the threshold anew on its calibration users. After the last night the fleet's
-model joins the large one (a model over models), every device personalises its own copy, asks the cloud about a part
-of its inputs to check itself (*audit* calls), and the threshold is set once more, from these answers alone.
+mean of the night's late models, and sets the threshold anew on its calibration users; the fleet's model joins the
+large one (a model over models), so the next day's teacher is better. After the last night every device personalises
+its own copy, asks the cloud about a part of its inputs to check itself (*audit* calls), and the threshold is set once
+more, from these answers alone.
 
 Raw inputs are kept by nobody but their device; what leaves it to be learned from are updates.
 """
@@ -60,9 +61,9 @@ class Settings:
 
     Attributes:
         days: over which the stream is spread, each followed by a night of learning.
-        rounds: federated rounds in all, spread evenly over the nights.
+        rounds: federated rounds in all; a night gets its share by how much has been taught by then.
         cohort: devices a round.
-        final_lr: the last round's learning rate as a share of the first's.
+        final_lr: a night's last learning rate as a share of its first.
         deadline: seconds that the cloud may take to answer; afterwards the device's own answer stands.
         tolerance_points: how much accuracy the cascade may lose against the large model.
         score: what the device's confidence is measured by.
@@ -84,6 +85,12 @@ class Settings:
                 f"{self.days} days with {self.rounds} rounds of {self.cohort} devices, deadline {self.deadline} s",
                 "there must be a day, a round for each night, a device in a round, and time to answer",
             )
+
+    @property
+    def nights(self) -> list[int]:
+        """[days + 1] the round with which each night begins, and their number."""
+        taught_by = np.cumsum(np.arange(1, self.days + 1))
+        return [0, *np.round(self.rounds * taught_by / taught_by[-1]).astype(int).tolist()]
 
     @property
     def policy(self) -> Calibrated:
@@ -237,19 +244,20 @@ def cloud(task: Task, settings: Settings, small: Tree, large: Tree) -> Party:
         everyone = [fleet.peer(name) for name in fleet.names]
         for night in range(int(local.memory["night"]), settings.days):
             await _until((night + NIGHT) * DAY)
-            steps = np.array_split(np.arange(settings.rounds), settings.days)[night].tolist()
-            for step in range(int(local.memory["rounds"]["step"]), steps[-1] + 1):
-                now = taught.at(algorithm, step, settings.rounds, settings.final_lr)
+            begin, end = settings.nights[night], settings.nights[night + 1]
+            for step in range(int(local.memory["rounds"]["step"]), end):
+                now = taught.at(algorithm, step - begin, end - begin, settings.final_lr)
                 memory, record = await one_round(now, fleet, local.memory, (seed, "round", step))
-                # The mean of a night's rounds is steadier than its last one (Polyak, Juditsky 1992).
-                mean = _mean(memory["mean"], memory["params"], step - steps[0] + 1)
+                # The mean of a night's last rounds is steadier than its last one (Polyak, Juditsky 1992).
+                late = step - begin + 1 - 3 * (end - begin) // 4
+                mean = memory["params"] if late < 1 else _mean(memory["mean"], memory["params"], late)
                 history = memory["history"]
                 if (step + 1) % max(1, settings.rounds // 20) == 0:  # kept for the learning curve
                     history = {**history, str(step + 1): stored(memory["params"])}
                 local.memory = {**memory, "mean": mean, "history": history}
                 yield record
             learned = stored(local.memory["mean"])
-            members = {"0": large, "1": learned} if night + 1 == settings.days else {"0": large}
+            members = joined(task, settings, large, learned)
             policy = settings.policy.fit(
                 task.small.logits(learned, known.x), known.y, large=both.logits(members, known.x)
             )
@@ -271,6 +279,17 @@ def cloud(task: Task, settings: Settings, small: Tree, large: Tree) -> Party:
 
     memory = begun(algorithm, {"large": {"0": large}, "mean": small, "history": {}, "night": np.int64(0)})
     return Party(roles=(teaching,), skills=(Predict,), local=Local(None, memory))
+
+
+def joined(task: Task, settings: Settings, large: Tree, learned: Tree) -> Tree:
+    """The cloud's members from now on: the fleet's model joins unless the calibration users lose by it."""
+    known = task.group("calibration")[0]
+
+    def accuracy(members: Tree) -> float:
+        return float((mixture(task).logits(members, known.x).argmax(1) == known.y).mean())
+
+    alone, both = {"0": large}, {"0": large, "1": learned}
+    return both if accuracy(both) >= accuracy(alone) - settings.tolerance_points / 100 else alone
 
 
 def audited(task: Task, settings: Settings, audits: list[Tree], learned: Tree, large: Tree) -> Held[Any]:

@@ -61,6 +61,7 @@ class Experiment:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ConfigError(f"the seeds {self.seeds}", "give at least one, each once")
+        _ = self.settings.policy  # checks what belongs to it
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +83,24 @@ def run(
         ConfigError: the folder holds another experiment, or an unknown task or network.
         DataError: data that is missing or damaged; a damaged file of the run is named.
     """
-    network = named(experiment.network)
+    network, result_path = named(experiment.network), folder / "result.json"
+    if (folder / "config.json").exists():
+        _claim(folder, experiment)
+        if result_path.exists():  # it is written last
+            return Result.load(result_path)
+    tell = partial(_told, progress, f"seed {experiment.seeds[0]}: " if len(experiment.seeds) > 1 else "")
+    tell("reading the data", 0, 1)
+    task = load(experiment.task, experiment.seeds[0])  # before the folder is made: what cannot start leaves none
     _claim(folder, experiment)
     found, everything = [], []
     for seed in experiment.seeds:
-        tell = partial(_told, progress, f"seed {seed}: " if len(experiment.seeds) > 1 else "")
+        if seed != task.seed:
+            tell = partial(_told, progress, f"seed {seed}: ")
+            tell("reading the data", 0, 1)
+            task = load(experiment.task, seed)
         place = folder / f"seed-{seed}"
         place.mkdir(exist_ok=True)
         settings = Settings(**{**asdict(experiment.settings), "seed": seed})
-        task = load(experiment.task, seed)
         learned = learn(task, settings, network, place, tell, cache)
         scored = _scored(task, settings, network, learned, place, tell)
         tell("reading the figures", 0, 1)
@@ -98,11 +108,13 @@ def run(
             findings.of(task, settings, learned.before, learned.after, learned.history, learned.records, scored)
         )
         everything += [*learned.records, *scored]
+    tell("writing the result", 0, 1)
     log.write(folder / "records.jsonl", everything)
-    result = findings.result(folder.name, experiment.task, experiment.seeds, experiment.network, found, everything)
-    result.save(folder / "result.json")
     figures = json.dumps(findings.figures_table(found), indent=1)
     (folder / "figures.json").write_text(figures + "\n", encoding="utf-8")
+    result = findings.result(folder.name, experiment.task, experiment.seeds, experiment.network, found, everything)
+    result.save(result_path)
+    tell("writing the result", 1, 1)
     return result
 
 
@@ -211,8 +223,8 @@ def _claim(folder: Path, experiment: Experiment) -> None:
     config = {"program": "closed-loop", **json.loads(json.dumps(asdict(experiment))), "versions": versions()}
     if path.exists():
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            there = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
             raise DataError(f"{path} is damaged", f"delete {folder} or choose another --name") from error
         changed = [name for name in config if name != "versions" and there.get(name) != config[name]]
         if changed:

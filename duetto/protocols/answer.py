@@ -14,7 +14,7 @@ import numpy as np
 
 from duetto.errors import Error
 from duetto.tree import Array, Tree
-from duetto.types import Action, Answer, Cost, Held, Key, Peer, Seen, Skill
+from duetto.types import Action, Answer, Cost, Held, Key, Peer, Reply, Seen, Skill
 
 
 class Unanswered(Error):
@@ -53,30 +53,46 @@ async def answer(
     cost, own, why, asked = Cost(), None, "", False
     version = 0
     link = {"online": np.array([online])}
-    stages = [0, *(stage + 1 for stage in sorted(exits))]
-    for position, stage in enumerate(stages):
-        if position:
-            reply = await me.ask(exits[stage - 1], one, key=(*key, "exit", stage - 1))
+    # Before the first exit, and after each; without a model there is a second look, now knowing that there is none.
+    walk = [(0, None), *((stage + 1, exits[stage]) for stage in sorted(exits))] if exits else [(0, None), (1, None)]
+    for position, (stage, skill) in enumerate(walk):
+        if skill is not None:
+            reply = await me.ask(skill, one, key=(*key, "exit", stage - 1))
             cost += reply.cost
-            own, version, why = reply.tree, reply.version, reply.failure or why
-        logits = None if own is None else own["logits"]
+            if reply.tree is None:
+                why = reply.failure or ""
+            else:
+                own, version = _only(reply.tree), reply.version
+        logits = None if own is None else own["logits"][None]
         move = policy.choose(Seen(stage=stage, answer=logits, link=link), (*key, "policy", stage))
-        action = Action(int(move.action[0]))
-        if action is Action.GO and position + 1 < len(stages):
-            continue
+        action, last = Action(int(move.action[0])), position + 1 == len(walk)
         if action is Action.STOP and own is not None:
-            return Answer(_only(own), me.name, move.why, cost, _only(own), asked, version)
+            return Answer(own, me.name, move.why, cost, own, asked, version)
         if action is Action.ASK and not asked:
-            asked = True
-            reply = await question.asked_of(peers[move.peer], one, key=(*key, "ask", stage), deadline=deadline)
-            cost += reply.cost
-            if reply.tree is not None:
-                said = None if own is None else _only(own)
-                return Answer(_only(reply.tree), reply.sender, move.why, cost, said, asked, reply.version)
-            why = reply.failure or ""
-        if position + 1 == len(stages) and own is not None:
-            return Answer(_only(own), me.name, why or move.why, cost, _only(own), asked, version)
+            if move.peer not in peers:
+                why = f"nobody is called {move.peer}"
+            else:
+                asked = True
+                reply = await question.asked_of(peers[move.peer], one, key=(*key, "ask", stage), deadline=deadline)
+                cost += reply.cost
+                said, why = _heard(reply)
+                if said is not None:
+                    return Answer(said, reply.sender, move.why, cost, own, asked, reply.version)
+        if last and own is not None:
+            return Answer(own, me.name, why or move.why, cost, own, asked, version)
     raise Unanswered(f"{me.name} has no answer ({why or 'no model on the device, and the policy asks nobody'})")
+
+
+def _heard(reply: Reply) -> tuple[Tree | None, str]:
+    """What a peer said, or why that is no answer."""
+    if reply.tree is None:
+        return None, reply.failure or ""
+    try:
+        said = _only(reply.tree)
+        readable = np.ndim(said["logits"]) == 1 and len(said["logits"]) > 0
+    except (AttributeError, IndexError, KeyError, TypeError):
+        readable = False
+    return (said, "") if readable else (None, f"{reply.sender} answered with what is no answer")
 
 
 def _only(tree: Tree) -> Tree:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from duetto.errors import Error
+from duetto.errors import ConfigError, Error
 from duetto.tree import Tree
 from duetto.types import Chain, Codec, Key, Local, Peer, Reply, Skill, Work
 
@@ -17,13 +17,20 @@ _SLOT = "codec"  # where a party remembers what a codec with feedback keeps betw
 class Coded(Skill):
     """``skill``, asked through ``there`` and answered through ``back``.
 
-    What ``back`` remembers (error feedback) stays in the memory of the party that answers; ``there`` must be a codec
-    that remembers nothing.
+    What ``back`` remembers (error feedback) stays in the memory of the party that answers, for each skill apart. A
+    codec that remembers has a first state that is not empty; ``there`` must be one that remembers nothing.
+
+    Raises:
+        ConfigError: ``there`` remembers.
     """
 
     skill: Skill
     there: Codec[Any] = Chain()
     back: Codec[Any] = Chain()
+
+    def __post_init__(self) -> None:
+        if not _empty(self.there.init()):
+            raise ConfigError("a codec that remembers, on the way there", "only the way back can remember")
 
     @property
     def name(self) -> str:
@@ -73,12 +80,30 @@ class Coded(Skill):
         return not _empty(self.back.init())
 
     def _encoded(self, local: Local, tree: Tree, key: Key) -> tuple[Local, Tree]:
+        first = self.back.init()
         if not self._remembers:
-            return local, self.back.encode(self.back.init(), tree, key)[1]
-        state, coded = self.back.encode(local.memory.get(_SLOT, self.back.init()), tree, (*key, _SLOT))
-        return local.remembering(**{_SLOT: state}), coded
+            state, coded = self.back.encode(first, tree, key)
+            if not _empty(state):
+                raise ConfigError(f"{self.back!r} remembers", "its first state must tell, by not being empty")
+            return local, coded
+        kept = local.memory.get(_SLOT, {})
+        state = _as_state(kept[self.name], first) if self.name in kept else first
+        state, coded = self.back.encode(state, tree, (*key, _SLOT))
+        return local.remembering(**{_SLOT: {**kept, self.name: _as_tree(state)}}), coded
 
 
 def _empty(state: Any) -> bool:
     """Whether a codec's first state, nested in those of a chain, holds nothing."""
-    return all(_empty(part) for part in state) if isinstance(state, tuple) else not state
+    if isinstance(state, tuple):
+        return all(_empty(part) for part in state)
+    return state is None or (isinstance(state, Mapping) and not state)
+
+
+def _as_tree(state: Any) -> Tree:
+    """A codec's state as a party remembers it: the tuple of a chain by position."""
+    return {str(i): _as_tree(part) for i, part in enumerate(state)} if isinstance(state, tuple) else state
+
+
+def _as_state(tree: Tree, like: Any) -> Any:
+    """What :func:`_as_tree` was made from, nested as ``like``."""
+    return tuple(_as_state(tree[str(i)], part) for i, part in enumerate(like)) if isinstance(like, tuple) else tree

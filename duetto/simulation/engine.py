@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from duetto import tree as trees
-from duetto.errors import ConfigError
+from duetto.errors import ConfigError, Error
 from duetto.simulation import energy
-from duetto.simulation.clock import Clock
+from duetto.simulation.clock import RANK, Clock
 from duetto.simulation.energy import Profile
 from duetto.simulation.fleet import Fleet
 from duetto.simulation.inflight import Cell, InFlight, Job
@@ -29,6 +30,7 @@ from duetto.simulation.link import Direction, Link, Network, named
 from duetto.tree import Tree
 from duetto.types import Cost, Group, Key, Local, Party, Peer, Record, Reply, Role, Skill
 
+T = TypeVar("T")
 CLOUD = "cloud"
 
 
@@ -54,6 +56,7 @@ def simulate(
     fleet: Fleet,
     device: Party | Role | None = None,
     cloud: Party | Role | None = None,
+    neighbours: Mapping[str, Sequence[str]] | None = None,
     network: Network | str = "constant-10",
     seed: int = 0,
     cloud_profile: str = "cloud-gpu",
@@ -68,6 +71,8 @@ def simulate(
     Args:
         fleet: the devices; each runs the device's roles and can be asked for its skills.
         device, cloud: a party, or one role of a party without skills.
+        neighbours: user -> the users it knows; a device's role may then name ``neighbours``, its peers by name.
+            What one device asks another crosses both their links.
         network: how devices reach the cloud; a user's link is drawn by name from ``seed``.
         seed: of links; roles draw by their own keys.
         cloud_profile, servers: the cloud's processors.
@@ -78,9 +83,11 @@ def simulate(
 
     Raises:
         Deadlock: everybody waits.
-        ConfigError: a role wants a peer that it cannot have; an unknown network, profile or price table.
+        ConfigError: a role wants a peer that it cannot have; an unknown network, profile or price table; no server;
+            a user who is called "cloud"; neighbours outside the fleet.
     """
-    world = _World(fleet, _party(device), _party(cloud), network, seed, cloud_profile, servers, prices, resume)
+    parties = _party(device), _party(cloud)
+    world = _World(fleet, *parties, neighbours, network, seed, cloud_profile, servers, prices, resume)
     records: list[Record] = []
     before = resume.records if resume else 0
 
@@ -112,7 +119,7 @@ class _Member:
     profile: Profile
     link: Link | None  # the cloud has none: it is reached over the device's
     servers: list[float]  # when each processor is free
-    free: dict[str, float] = field(default_factory=lambda: {"up": 0.0, "down": 0.0})  # when each direction is
+    lanes: dict[str, asyncio.Lock] = field(default_factory=lambda: {"up": asyncio.Lock(), "down": asyncio.Lock()})
     radio: float | None = None  # when the radio was last on air
     held: int = 0  # roles it runs and asks under way
 
@@ -139,6 +146,8 @@ class _Everybody(Group):
         return len(self.names)
 
     def peer(self, name: str) -> Peer:
+        if name not in self._world.fleet.row:
+            raise ConfigError(f"no user of the fleet is called {name!r}", "names are in fleet.names")
         row = self._world.fleet.row[name]
         return _Asked(self._world, self._asker, name, {trait: column[row] for trait, column in self.traits.items()})
 
@@ -149,6 +158,7 @@ class _World:
         fleet: Fleet,
         device: Party,
         cloud: Party,
+        neighbours: Mapping[str, Sequence[str]] | None,
         network: Network | str,
         seed: int,
         cloud_profile: str,
@@ -157,21 +167,26 @@ class _World:
         resume: Saved | None,
     ) -> None:
         self.fleet, self.device, self.cloud, self.seed = fleet, device, cloud, seed
+        self.neighbours = neighbours
+        if strange := {name for each in (neighbours or {}).items() for name in (each[0], *each[1])} - set(fleet.row):
+            raise ConfigError(f"{min(strange)!r} has or is a neighbour", "neighbours are users of the fleet")
         self.network = named(network) if isinstance(network, str) else network
-        self.radio = energy.radios()[self.network.radio]
-        self.prices = energy.prices()[prices]
+        self.radio = _named(energy.radios(), self.network.radio, "radio")
+        self.prices = _named(energy.prices(), prices, "price table")
+        if servers < 1:
+            raise ConfigError(f"a cloud with {servers} servers", "give it at least one")
+        if CLOUD in fleet.row:
+            raise ConfigError(f"a user is called {CLOUD!r}", "that name is the cloud's")
         self.skills = _names(device.skills)
         self.rest: dict[str, tuple[Mapping[str, Any], float | None]] = {}  # memory and radio of devices at rest
         self.jobs = InFlight()
         self.waits: dict[int, str] = {}
-        start = float(resume.state["time"]) if resume else 0.0
-        self.clock = Clock(start, lambda: "; ".join(self.waits.values()) or "a role waits for what nobody does")
         self.members = {
             CLOUD: _Member(
                 CLOUD,
                 Cell(Local(cloud.local.data, cloud.local.memory)),
                 _names(cloud.skills),
-                energy.profiles()[cloud_profile],
+                _named(energy.profiles(), cloud_profile, "profile"),
                 None,
                 [0.0] * servers,
                 held=1,
@@ -179,6 +194,7 @@ class _World:
         }
         if resume:
             self._restore(resume.state)
+        self.clock = Clock(float(resume.state["time"]) if resume else 0.0, self._waiting)
 
     # ---------------------------------------------------------------------------------------------- parties
 
@@ -195,26 +211,33 @@ class _World:
 
     def _let_go(self, member: _Member) -> None:
         """A device that is not needed any more leaves only what it changed."""
-        busy = max(*member.servers, *member.free.values()) > self.clock.time()
-        if member.held or member.cell.jobs or busy:
+        if member.held or member.cell.jobs:
             return
         del self.members[member.name]
         if member.cell.local.memory is not self.fleet.memory or member.radio is not None:
             self.rest[member.name] = (member.cell.local.memory, member.radio)
+
+    def _waiting(self) -> str:
+        """Who waits for whom, for the message of a deadlock."""
+        first = "; ".join(list(self.waits.values())[:5]) or "a role waits for what nobody does"
+        return first + (f"; and {len(self.waits) - 5} more" if len(self.waits) > 5 else "")
 
     # ----------------------------------------------------------------------------------------------- asking
 
     async def ask(self, asker: _Member, name: str, skill: Skill, tree: Tree, key: Key, deadline: float | None) -> Reply:
         peer = self.member(name)
         if skill.name not in peer.skills:
+            self._let_go(peer)
             return Reply(name, failure=f"{name} does not offer {skill.name}")
         began, spent, token = self.clock.time(), [Cost()], object()
         self.waits[id(token)] = f"{asker.name} waits for {name} to {skill.name}"
         peer.held += 1
         try:
-            async with asyncio.timeout(deadline):
+            async with asyncio.timeout(deadline) as limit:
                 reply = await self._ask(asker, peer, Job(skill, peer.cell, tree, key, asker.name), spent)
         except TimeoutError:
+            if not limit.expired():
+                raise  # a skill's own
             reply = Reply(name, failure=f"no answer within {deadline:g} s")
         finally:
             del self.waits[id(token)]
@@ -224,55 +247,91 @@ class _World:
 
     async def _ask(self, asker: _Member, peer: _Member, job: Job, spent: list[Cost]) -> Reply:
         """There, work, and back; ``spent`` tells also what a deadline cut short has cost."""
-        device = asker if asker.link else peer
-        there: Direction = "up" if asker.link else "down"
-        back: Direction = "down" if asker.link else "up"
         self.jobs.add(job)
         try:
-            if peer is not asker:
-                await self._cross(device, there, job.tree, spent)
+            await self._carry(asker, peer, job.tree, spent)
         except BaseException:
             self.jobs.drop(job)  # it never arrived
             raise
-        seconds, joules = energy.compute(peer.profile, job.skill.work(peer.cell.local, job.tree))
-        spent[0] += Cost(joules=joules if peer.link else 0.0, dollars=0.0 if peer.link else self.prices.per_call)
+        try:
+            seconds, joules = energy.compute(peer.profile, job.skill.work(peer.cell.local, job.tree))
+        except Error as error:
+            self.jobs.drop(job)
+            return Reply(peer.name, failure=str(error))
+        if peer.link:
+            spent[0] += Cost(joules=joules)
+        else:
+            call = 0.0 if peer is asker else self.prices.per_call
+            spent[0] += Cost(dollars=call + seconds * self.prices.per_cloud_second)
         server = min(range(len(peer.servers)), key=peer.servers.__getitem__)
         job.finish = peer.servers[server] = max(self.clock.time(), peer.servers[server]) + seconds
-        self.clock.call_at(job.finish, self.jobs.finish, job)  # it is done even if the asker has gone
-        await self._until(job.finish)
+        try:
+            await self._until(job.finish)
+        except asyncio.CancelledError:
+            self.clock.call_at(job.finish, self._abandoned, peer, job)
+            raise
         self.jobs.finish(job)
         if job.result is None:
             return Reply(peer.name, failure=job.failure)
-        local, answer = job.result
-        if peer is not asker:
-            await self._cross(device, back, answer, spent)
-        version = int((job.read or local.memory).get("version", 0))
+        answer = job.result[1]
+        await self._carry(peer, asker, answer, spent)
+        assert job.read is not None
+        version = int(job.read.get("version", 0))
         return Reply(peer.name, answer, version=version, metrics={"compute_seconds": seconds})
+
+    def _abandoned(self, peer: _Member, job: Job) -> None:
+        """What was asked for is done even if the asker has gone."""
+        self.jobs.finish(job)
+        self._let_go(peer)
+
+    async def _carry(self, sender: _Member, receiver: _Member, tree: Tree, spent: list[Cost]) -> None:
+        """Move a tree up the sender's link and down the receiver's; the cloud has none, and oneself is here."""
+        if sender is receiver:
+            return
+        if sender.link:
+            await self._cross(sender, "up", tree, spent)
+        if receiver.link:
+            await self._cross(receiver, "down", tree, spent)
 
     async def _cross(self, device: _Member, direction: Direction, tree: Tree, spent: list[Cost]) -> None:
         """Move a tree over a device's link; each direction carries one message after the other."""
-        assert device.link is not None
-        nbytes = trees.size(trees.spec(tree))
-        begin = max(self.clock.time(), device.free[direction])
-        end = device.link.sent(begin, nbytes, direction)
-        on_air = max(0.0, end - begin - device.link.rtt_seconds / 2)
-        # The radio's tail is charged when it is next used; the first use stands in for the last one's.
-        quiet = self.radio.tail_seconds if device.radio is None else max(0.0, begin - device.radio)
-        device.free[direction] = begin + on_air  # the next message need not wait for this one to arrive
-        device.radio = max(begin + on_air, device.radio or 0.0)
+        link = device.link
+        assert link is not None
+        nbytes, delay = trees.size(trees.spec(tree)), link.rtt_seconds / 2
+        async with device.lanes[direction]:  # the next message need not wait for this one to arrive
+            begin = self.clock.time()
+            arrival = link.sent(begin, nbytes, direction)
+            last = max(begin, arrival - delay)
+            # The radio's tail is charged when it is next used; the first use stands in for the last one's.
+            quiet = self.radio.tail_seconds if device.radio is None else max(0.0, begin - device.radio)
+            device.radio = max(last, device.radio or 0.0)
+            try:
+                await self._until(last)
+            except asyncio.CancelledError:
+                now = self.clock.time()
+                if device.radio == last:
+                    device.radio = now
+                last = now
+                out = bisect_right(range(nbytes + 1), now, key=lambda n: link.sent(begin, n, direction) - delay)
+                nbytes = max(0, out - 1)  # what had gone out by then
+                raise
+            finally:
+                spent[0] += self._carried(direction, nbytes, last - begin, quiet)
+        await self._until(arrival)
+
+    def _carried(self, direction: Direction, nbytes: int, seconds: float, quiet: float) -> Cost:
+        """What so many bytes in so many seconds on air cost, ``quiet`` seconds after the transfer before."""
         if direction == "up":
-            joules = energy.transfer_joules(self.radio, on_air, 0.0, quiet)
-            spent[0] += Cost(up_bytes=nbytes, joules=joules, dollars=nbytes / 1e9 * self.prices.per_gigabyte_up)
-        else:
-            joules = energy.transfer_joules(self.radio, 0.0, on_air, quiet)
-            spent[0] += Cost(down_bytes=nbytes, joules=joules, dollars=nbytes / 1e9 * self.prices.per_gigabyte_down)
-        await self._until(end)
+            joules = energy.transfer_joules(self.radio, seconds, 0.0, quiet)
+            return Cost(up_bytes=nbytes, joules=joules, dollars=nbytes / 1e9 * self.prices.per_gigabyte_up)
+        joules = energy.transfer_joules(self.radio, 0.0, seconds, quiet)
+        return Cost(down_bytes=nbytes, joules=joules, dollars=nbytes / 1e9 * self.prices.per_gigabyte_down)
 
     async def _until(self, time: float) -> None:
         reached = self.clock.create_future()
         if time == float("inf"):  # a link that stays down: only a deadline ends the wait
             await reached
-        timer = self.clock.call_at(time, reached.set_result, None)
+        timer = self.clock.call_at(time, _reach, reached)
         try:
             await reached
         finally:
@@ -282,12 +341,15 @@ class _World:
 
     async def play(self, log: Callable[[Record], None], save: Callable[[], None]) -> None:
         """Run every role of every party to its end."""
-        playing = [self._play(CLOUD, role, log, save) for role in self.cloud.roles]
+        parties = [(CLOUD, role, save) for role in self.cloud.roles]
         for role in self.device.roles:
-            playing += [self._play(name, role, log, lambda: None) for name in self.fleet.names]
-        await asyncio.gather(*playing)
+            parties += [(name, role, lambda: None) for name in self.fleet.names]
+        await asyncio.gather(*(self._play(rank, *party, log) for rank, party in enumerate(parties)))
 
-    async def _play(self, name: str, role: Role, log: Callable[[Record], None], save: Callable[[], None]) -> None:
+    async def _play(
+        self, rank: int, name: str, role: Role, save: Callable[[], None], log: Callable[[Record], None]
+    ) -> None:
+        RANK.set(rank)
         member = self.member(name)
         member.held += 1
         known: dict[str, Any] = {"me": _Asked(self, member, name, {}), "local": member.cell.local}
@@ -295,10 +357,13 @@ class _World:
             known["fleet"] = _Everybody(self, member)
         else:
             known["cloud"] = _Asked(self, member, CLOUD, {})
+            if self.neighbours is not None:
+                everybody = _Everybody(self, member)
+                known["neighbours"] = {other: everybody.peer(other) for other in self.neighbours.get(name, ())}
         wanted = inspect.signature(role).parameters
-        if missing := sorted(set(wanted) - set(known)):
+        if missing := sorted(word for word in set(wanted) - set(known) if wanted[word].default is inspect._empty):
             raise ConfigError(f"a role of {name} wants {', '.join(missing)}", f"it can have {', '.join(sorted(known))}")
-        records: AsyncIterator[Record] = role(**{word: known[word] for word in wanted})
+        records: AsyncIterator[Record] = role(**{word: known[word] for word in wanted if word in known})
         async for record in records:
             log(record.at(self.clock.time(), name))
             save()
@@ -309,43 +374,48 @@ class _World:
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing is in flight."""
-        return not self.waits and not len(self.jobs)
+        """Whether nothing is in flight, nor about to go on at this very moment."""
+        return not self.waits and not len(self.jobs) and self.clock.idle
 
     def remembered(self) -> Mapping[str, Mapping[str, Any]]:
         """What every party remembers that differs from how it began."""
-        present = {name: member.cell.local.memory for name, member in self.members.items()}
-        return {**{name: memory for name, (memory, _) in self.rest.items()}, **present}
+        return {name: memory for name, (memory, _) in self._parties().items() if memory is not self._first(name)}
+
+    def _parties(self) -> Mapping[str, tuple[Mapping[str, Any], float | None]]:
+        """Memory and radio of every party but those devices that were never asked."""
+        return {**self.rest, **{name: (each.cell.local.memory, each.radio) for name, each in self.members.items()}}
+
+    def _first(self, name: str) -> Mapping[str, Any]:
+        return self.cloud.local.memory if name == CLOUD else self.fleet.memory
 
     def state(self) -> Tree:
-        """All that a resumed run needs."""
+        """All that a resumed run needs; nothing is in flight, so every processor and every link is free."""
         parties: dict[str, Tree] = {}
-        for name, (memory, radio) in self.rest.items():
-            parties[name] = {"memory": memory, "radio": _seconds([radio])}
-        for name, member in self.members.items():
-            parties[name] = {
-                "memory": member.cell.local.memory,
-                "radio": _seconds([member.radio]),
-                "servers": _seconds(member.servers),
-                "free": _seconds([member.free["up"], member.free["down"]]),
-            }
+        for name, (memory, radio) in self._parties().items():
+            kept = {} if memory is self._first(name) else {"memory": memory}
+            if kept or radio is not None:
+                parties[name] = {**kept, "radio": np.array([np.nan if radio is None else radio])}
         return {"time": np.float64(self.clock.time()), "parties": parties}
 
     def _restore(self, state: Tree) -> None:
         for name, party in state["parties"].items():
-            radio = None if np.isnan(party["radio"][0]) else float(party["radio"][0])
-            if name != CLOUD:
-                self.rest[name] = (party["memory"], radio)
-            if "servers" in party:
-                member = self.member(name)
-                member.cell.local.memory = party["memory"]
-                member.servers = [float(time) for time in party["servers"]]
-                member.free = {"up": float(party["free"][0]), "down": float(party["free"][1])}
+            memory, radio = party.get("memory", self._first(name)), float(party["radio"][0])
+            if name == CLOUD:
+                self.members[CLOUD].cell.local.memory = memory
+            else:
+                self.rest[name] = (memory, None if np.isnan(radio) else radio)
+
+
+def _reach(reached: asyncio.Future[None]) -> None:
+    if not reached.done():  # its asker may have gone at this very moment
+        reached.set_result(None)
+
+
+def _named(table: Mapping[str, T], name: str, kind: str) -> T:
+    if name not in table:
+        raise ConfigError(f"no {kind} is called {name!r}", f"use one of {', '.join(table)}")
+    return table[name]
 
 
 def _names(skills: Sequence[type[Skill]]) -> frozenset[str]:
     return frozenset(skill.__name__ for skill in skills)
-
-
-def _seconds(times: Sequence[float | None]) -> np.ndarray:
-    return np.array([np.nan if time is None else time for time in times], np.float64)

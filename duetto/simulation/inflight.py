@@ -1,13 +1,14 @@
 """Uses of skills that are under way, and when they are really run.
 
 A result is needed only at its virtual finish time. When the first one is needed, everything whose input is known
-is run together, grouped by skill and by what the skill says may share a call. A use that only reads may run ahead
-of its time: should the party's memory be replaced before it finishes, it is run again. Uses that write run in the
-order of their finish, one after the other at each party, and what they wrote shows at their finish, not before.
+is run together, grouped by skill and by what the skill says may share a call. A use may run ahead of its time, on the
+memory that it should find at its finish: should it find another one there, it is run again. Uses that write run in
+the order of their finish, one after the other at each party, and what they wrote shows at their finish, not before.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,9 @@ from duetto.types import Key, Local, Skill
 
 @dataclass(eq=False)
 class Cell:
-    """A party's local, and the memory after the last write that has run but not finished."""
+    """A party's local, and how many uses of its skills are under way."""
 
     local: Local
-    ahead: Mapping[str, Any] | None = None
     jobs: int = 0
 
 
@@ -52,6 +52,10 @@ class Job:
         """Whether it has run."""
         return self.result is not None or self.failure is not None
 
+    def stands_on(self, memory: Mapping[str, Any]) -> bool:
+        """Whether it has run, and on this memory."""
+        return self.done and self.read is memory
+
 
 class InFlight:
     """The uses under way, in the order in which they were asked for."""
@@ -77,59 +81,63 @@ class InFlight:
         """Its result is needed now; what it wrote shows from now on. A second call does nothing."""
         if job not in self._jobs:
             return
-        if job.done and not job.skill.writes and job.read is not job.cell.local.memory:
-            job.result = job.failure = None  # ran ahead on a memory that has been replaced since
-        if not job.done:
-            self._run()
+        if not job.stands_on(job.cell.local.memory):
+            self._run(job)
         self.drop(job)
         if job.skill.writes and job.result is not None:
             job.cell.local.memory = job.result[0].memory
-            if job.cell.ahead is job.cell.local.memory:
-                job.cell.ahead = None
 
-    def _run(self) -> None:
-        ready = [job for job in self._jobs if not job.done and (job.finish is not None or not job.skill.writes)]
-        writes = sorted((job for job in ready if job.skill.writes), key=lambda job: job.finish or 0.0)
-        wave = [job for job in ready if not job.skill.writes]
-        while wave or writes:
-            turn, writes = _one_each(writes)
-            groups: dict[Any, list[Job]] = {}
-            for i, job in enumerate(wave + turn):
-                mark = job.skill.group(_sees(job), job.tree)
-                groups.setdefault(i if mark is None else (job.skill, mark), []).append(job)
-            for jobs in groups.values():
-                _together(jobs)
-            wave = []
+    def _run(self, needed: Job) -> None:
+        """Run ``needed`` and all that can run with it; a write builds on those that finish before it."""
+        wave = [job for job in self._jobs if not job.skill.writes and (job is needed or not job.done)]
+        turn = [(job, job.cell.local.memory) for job in wave]
+        queues: dict[Cell, deque[Job]] = {}
+        for job in sorted(self._writes(), key=lambda job: (job is not needed, job.finish)):
+            queues.setdefault(job.cell, deque()).append(job)
+        ahead = {cell: cell.local.memory for cell in queues}
+        while turn or queues:
+            firsts = [queue.popleft() for queue in queues.values()]
+            turn += [(job, ahead[job.cell]) for job in firsts if not job.stands_on(ahead[job.cell])]
+            _in_groups(turn)
+            ahead.update({job.cell: job.result[0].memory for job in firsts if job.result is not None})
+            queues = {cell: queue for cell, queue in queues.items() if queue}
+            turn = []
 
-
-def _one_each(writes: list[Job]) -> tuple[list[Job], list[Job]]:
-    """The first write of each party, and the rest."""
-    first: dict[Cell, Job] = {}
-    rest = [job for job in writes if first.setdefault(job.cell, job) is not job]
-    return list(first.values()), rest
+    def _writes(self) -> list[Job]:
+        return [job for job in self._jobs if job.skill.writes and job.finish is not None]
 
 
-def _sees(job: Job) -> Local:
-    """The party as this use sees it: a write builds on the writes that ran before it."""
-    cell = job.cell
-    return Local(cell.local.data, cell.ahead if job.skill.writes and cell.ahead is not None else cell.local.memory)
+def _in_groups(turn: list[tuple[Job, Mapping[str, Any]]]) -> None:
+    """Run each on its memory, those of one group in one call."""
+    groups: dict[Any, list[tuple[Job, Local]]] = {}
+    for i, (job, memory) in enumerate(turn):
+        job.read, job.result, job.failure = memory, None, None
+        seen = Local(job.cell.local.data, memory)
+        try:
+            mark = job.skill.group(seen, job.tree)
+        except Error:
+            mark = None  # run alone, it says what is wrong
+        groups.setdefault(i if mark is None else (job.skill, mark), []).append((job, seen))
+    for each in groups.values():
+        _together(each)
 
 
-def _together(jobs: list[Job]) -> None:
+def _together(group: list[tuple[Job, Local]]) -> None:
     """Run uses of one skill in one call; where one is refused, each for itself, to find whose fault it is."""
-    seen = [_sees(job) for job in jobs]
+    jobs = [job for job, _ in group]
     try:
         results = jobs[0].skill.many(
-            seen, [job.tree for job in jobs], [job.key for job in jobs], [job.sender for job in jobs]
+            [seen for _, seen in group],
+            [job.tree for job in jobs],
+            [job.key for job in jobs],
+            [job.sender for job in jobs],
         )
     except Error as error:
-        if len(jobs) > 1:
-            for job in jobs:
-                _together([job])
+        if len(group) > 1:
+            for one in group:
+                _together([one])
         else:
             jobs[0].failure = str(error)
         return
-    for job, local, result in zip(jobs, seen, results, strict=True):
-        job.read, job.result = local.memory, result
-        if job.skill.writes:
-            job.cell.ahead = result[0].memory
+    for job, result in zip(jobs, results, strict=True):
+        job.result = result

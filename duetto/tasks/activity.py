@@ -37,7 +37,7 @@ def task(seed: int) -> Task:
         small=small,
         large=large,
         teach_large=Client(large, (CrossEntropy(),), Adam(3e-4, 1e-4, schedule="cosine"), 30, 64),
-        learn=Client(small, (Distil(1.0, 1.0),), SGD(0.01, 0.9), 5, 16, lessons="lessons", own=0.5),
-        tune=Client(small, (Distil(1.0, 1.0),), SGD(0.003, 0.9), 4, 16, lessons="lessons", own=0.5),
+        learn=Client(small, (Distil(1.0, 1.0),), SGD(0.01, 0.9), 5, 16, lessons="lessons"),
+        tune=Client(small, (Distil(1.0, 1.0),), SGD(0.003, 0.9), 4, 16, lessons="lessons"),
         teach_small=Client(small, (CrossEntropy(0.1), Distil(0.9, 2.0)), Adam(3e-3, schedule="cosine"), 30, 64),
     )

@@ -32,10 +32,9 @@ def task(seed: int) -> Task:
     cloud = draw_users(employees, {"calibration": 0.2, "train": 0.8}, seed)
     fleet = draw_users(students, {"device": 0.5, "unseen": 0.5}, seed)
     shape, classes = (1, *data.x.shape[2:]), len(data.classes)
-    small = Conv(shape, classes, (16, 32, 48))
-    large = Conv(shape, classes, (32, 64), (384,), dropout=0.5)
-    mild = Affine(degrees=10, scale=0.1, shear=0.15, shift=0.035)
-    strong = Affine(degrees=15, scale=0.15, shear=0.3, shift=0.07)
+    small = Conv(shape, classes, (16, 32, 64))
+    large = Conv(shape, classes, (32, 64, 128), (800,), dropout=0.25)
+    augment = Affine(degrees=15, scale=0.15, shear=0.3, shift=0.07)
     return Task(
         name="handwriting",
         seed=seed,
@@ -43,10 +42,10 @@ def task(seed: int) -> Task:
         users={**cloud, **fleet},
         small=small,
         large=large,
-        teach_large=Client(large, (CrossEntropy(),), Adam(1e-3, schedule="cosine"), 6, 64, augment=mild),
+        teach_large=Client(large, (CrossEntropy(),), Adam(2e-3, schedule="cosine"), 12, 64, augment=augment),
         teach_small=Client(
-            small, (CrossEntropy(0.1), Distil(0.9, 2.0)), Adam(1e-3, schedule="cosine"), 4, 64, augment=mild
+            small, (CrossEntropy(0.1), Distil(0.9, 2.0)), Adam(3e-3, schedule="cosine"), 6, 64, augment=augment
         ),
-        learn=Client(small, (Distil(1.0, 1.0),), SGD(0.01, 0.9), 5, 16, augment=strong, lessons="lessons", own=0.5),
-        tune=Client(small, (Distil(1.0, 1.0),), SGD(0.003, 0.9), 4, 16, augment=strong, lessons="lessons", own=0.5),
+        learn=Client(small, (Distil(1.0, 1.0),), SGD(0.01, 0.9), 5, 16, augment=augment, lessons="lessons", own=0.5),
+        tune=Client(small, (Distil(1.0, 1.0),), SGD(0.003, 0.9), 4, 16, augment=augment, lessons="lessons", own=0.5),
     )

@@ -46,15 +46,18 @@ def trained(task: Task, cache: Path | None = None, progress: Progress = lambda w
         try:
             kept = trees.decode(path.read_bytes())
             return Pair(kept["small"], kept["large"], path)
-        except (WireError, KeyError, TypeError) as error:
+        except (WireError, LookupError, TypeError) as error:
             raise DataError(
                 f"the cached models in {path} are damaged", "delete that file; they are trained anew"
             ) from error
     pair = train(task, progress)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(trees.encode(pair))
-    part.replace(path)
+    try:
+        part.write_bytes(trees.encode(pair))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return Pair(pair["small"], pair["large"], path)
 
 

@@ -59,7 +59,8 @@ class Task:
 
     def __post_init__(self) -> None:
         names = [name for group in GROUPS for name in self.users.get(group, ())]
-        missing = [group for group in GROUPS[1:] if not self.users.get(group)]
+        needed = GROUPS if self.train is None else GROUPS[1:]
+        missing = [group for group in needed if not self.users.get(group)]
         if missing or len(set(names)) != len(names):
             raise ConfigError(
                 f"task {self.name}: no {missing[0]} users" if missing else f"task {self.name}: a user in two groups",

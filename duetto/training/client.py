@@ -6,6 +6,7 @@ algorithm that remembers something, or sends something else, overrides :meth:`Cl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -60,6 +61,11 @@ class Client(Skill):
                 f"{self.epochs} epochs in batches of {self.batch_size} with {len(self.loss)} loss terms",
                 "epochs must not be negative, a batch has at least one row and a loss at least one term",
             )
+        if not 0 <= self.own < 1 or (self.own and self.lessons is None):
+            raise ConfigError(
+                f"own={self.own} with {'lessons' if self.lessons else 'no lessons'}",
+                "it is a share from 0, below 1, of what lessons teach",
+            )
 
     @property
     def writes(self) -> bool:
@@ -79,12 +85,13 @@ class Client(Skill):
         start = self.start(tree, local.memory)
         trained = sequential.run(self, start, tree["params"], self.examples(local, start), key)
         memory, delta, weight = self.finish(tree, local.memory, trained)
-        reply = {"delta": delta, "weight": np.float64(weight), "metrics": {"loss": np.float64(trained.loss)}}
+        told = {"loss": np.float64(trained.loss)} if math.isfinite(trained.loss) else {}  # a record holds no NaN
+        reply = {"delta": delta, "weight": np.float64(weight), "metrics": told}
         return Local(local.data, memory), reply
 
     def work(self, local: Local, tree: Tree) -> Work:
         """A forward pass and twice that backward, every epoch."""
-        rows = len(local.memory[self.lessons]["rows"]) if self.lessons else len(self._part(local))
+        rows = len(self._part(local)) if self.lessons is None else len(self._taught(local)["rows"])
         once = self.net.work(rows)
         return replace(once, flops=3 * self.epochs * once.flops, bytes=3 * self.epochs * once.bytes)
 
@@ -98,7 +105,7 @@ class Client(Skill):
             rows = self._part(local)
             data: dict[str, np.ndarray] = {"x": np.asarray(rows.x, np.float32), "y": np.asarray(rows.y, np.int64)}
         else:
-            taught = local.memory[self.lessons]
+            taught = self._taught(local)
             data = {"x": np.asarray(local.data.x[taught["rows"]], np.float32), "teacher": taught["logits"]}
         if not len(data["x"]):
             raise DataError("a client without examples", "leave it out of the cohort")
@@ -110,6 +117,10 @@ class Client(Skill):
             data["teacher"] = _mixed(data["teacher"], self.net.logits(start, data["x"]), self.own)
         return data
 
+    def _taught(self, local: Local) -> Tree:
+        nothing = {"rows": np.zeros(0, np.int64), "logits": np.zeros((0, self.net.classes), np.float32)}
+        return local.memory.get(self.lessons or "", nothing)
+
     def _part(self, local: Local) -> Rows:
         rows: Rows = local.data if self.part is None else local.data.part(self.part)
         return rows
@@ -117,5 +128,5 @@ class Client(Skill):
 
 def _mixed(teacher: np.ndarray, own: np.ndarray, share: float) -> np.ndarray:
     """Logits of ``(1 - share) * softmax(teacher) + share * softmax(own)``."""
-    mixed: np.ndarray = np.logaddexp(np.log1p(-share) + log_softmax(teacher), np.log(share) + log_softmax(own))
-    return mixed
+    said, mine = (log_softmax(np.asarray(logits, np.float64)) for logits in (teacher, own))
+    return np.asarray(np.logaddexp(np.log1p(-share) + said, np.log(share) + mine), np.float32)

@@ -6,6 +6,7 @@ data has them), the current ``params`` and what the party was ``sent``; it retur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from duetto.errors import ConfigError
 
 
 class Term(Protocol):
@@ -42,10 +45,17 @@ class Distil:
     """``weight * T^2 * KL(teacher/T || student/T)`` (Hinton, Vinyals, Dean 2015).
 
     With ``CrossEntropy(alpha)`` beside ``Distil(1 - alpha, T)`` this is the usual distillation loss.
+
+    Raises:
+        ConfigError: a temperature that is not positive.
     """
 
     weight: float
     temperature: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ConfigError(f"temperature={self.temperature}", "use a positive number")
 
     def __call__(
         self, logits: Tensor, batch: Mapping[str, Tensor], params: Mapping[str, Tensor], sent: Mapping[str, Tensor]

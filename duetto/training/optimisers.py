@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from duetto.errors import ConfigError
+
 
 class Optimiser(Protocol):
     """What a client update declares."""
@@ -19,6 +21,14 @@ class Optimiser(Protocol):
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step of so many."""
+
+
+def _check(lr: float, schedule: str, **others: float) -> None:
+    for name, value in {"lr": lr, **others}.items():
+        if not 0 <= value < math.inf:
+            raise ConfigError(f"{name}={value}", "use a number from 0")
+    if schedule not in ("constant", "cosine"):
+        raise ConfigError(f"no schedule is called {schedule!r}", 'use "constant" or "cosine"')
 
 
 def _rate(lr: float, schedule: str, step: int, steps: int) -> float:
@@ -35,12 +45,18 @@ class SGD:
         lr: learning rate.
         momentum, weight_decay: as in ``torch.optim.SGD``.
         schedule: "constant", or "cosine" over the steps of one local training.
+
+    Raises:
+        ConfigError: a negative number, or an unknown schedule.
     """
 
     lr: float
     momentum: float = 0.0
     weight_decay: float = 0.0
     schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        _check(self.lr, self.schedule, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def start(self, params: Iterable[Tensor]) -> torch.optim.Optimizer:
         """``torch.optim.SGD``."""
@@ -53,11 +69,14 @@ class SGD:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma, Ba 2015); not linear in the gradients."""
+    """Adam (Kingma, Ba 2015); not linear in the gradients. Arguments and errors are those of :class:`SGD`."""
 
     lr: float
     weight_decay: float = 0.0
     schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        _check(self.lr, self.schedule, weight_decay=self.weight_decay)
 
     def start(self, params: Iterable[Tensor]) -> torch.optim.Optimizer:
         """``torch.optim.Adam``."""

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from duetto.models.net import Net, to_tensors, to_tree
+from duetto.errors import DataError
+from duetto.models.net import Net, built, fitting, to_tensor, to_tensors, to_tree
 from duetto.tree import Tree
 from duetto.types import Key, Trained, rng
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @cache
 def _learning(net: Net) -> nn.Module:
     """The one module of this description in training mode; its own parameters are never used."""
-    return net.module().train().requires_grad_(False)
+    return built(net).train().requires_grad_(False)
 
 
 def run(
@@ -43,11 +44,17 @@ def run(
         data: ``x [n, *shape]`` and whatever the terms read: ``y [n]``, ``teacher [n, classes]``.
         key: orders the rows, and draws dropout and augmentation.
         on_step: called with the steps done and those in all.
+
+    Raises:
+        DataError: no rows.
+        ConfigError: parameters of another network.
     """
     module, n = _learning(client.net), len(data["x"])
-    params = {name: tensor.clone().requires_grad_() for name, tensor in to_tensors(start).items()}
+    if not n:
+        raise DataError("training without examples", "give it at least one")
+    params = {name: tensor.clone().requires_grad_() for name, tensor in fitting(client.net, start).items()}
     fixed = to_tensors(sent)
-    rows = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in data.items()}
+    rows = {name: to_tensor(column) for name, column in data.items()}
     optimiser = client.optimiser.start(params.values())
     per_epoch = math.ceil(n / client.batch_size)
     total, step = per_epoch * client.epochs, 0
@@ -75,7 +82,7 @@ def run(
                 step += 1
                 on_step(step, total)
     return Trained(
-        start, to_tree(dict(params)), to_tree(sums), step, n, float(loss_sum) / n if n and client.epochs else math.nan
+        start, to_tree(dict(params)), to_tree(sums), step, n, float(loss_sum) / n if client.epochs else math.nan
     )
 
 

@@ -51,25 +51,35 @@ def test_a_good_reply_passes() -> None:
         (Reply("a", changed(w=np.full((2, 3), -np.inf))), "the leaf /w holds NaN or infinity"),
         (Reply("a", changed(w=GOOD["w"] * 100)), "the norm 489.9 is above 50"),
         (Reply("a", changed(w=np.full((2, 3), 1e300))), "the norm 2.44949e+300 is above 50"),
-        (Reply("a", GOOD, index={"/v": np.array([0])}), "the index names /v, which is no leaf"),
+        (Reply("a", GOOD, index={"/v": ((2, 3), np.array([0]))}), "the index names /v, which is no leaf"),
         (
-            Reply("a", changed(w=np.ones(2)), index={"/w": np.array([0])}),
+            Reply("a", changed(w=np.ones(2)), index={"/w": ((2, 3), np.array([0]))}),
             "the leaf /w has an index that does not fit it",
         ),
-        (Reply("a", changed(w=np.ones(1)), index={"/w": np.ones(1)}), "the leaf /w has an index that does not fit it"),
         (
-            Reply("a", changed(w=np.ones(1)), index={"/w": np.array([6])}),
+            Reply("a", changed(w=np.ones(1)), index={"/w": ((2, 3), np.ones(1))}),
+            "the leaf /w has an index that does not fit it",
+        ),
+        (
+            Reply("a", changed(w=np.ones(1)), index={"/w": ((3, 2), np.array([0]))}),
+            "the leaf /w is part of the shape (3, 2), not (2, 3)",
+        ),
+        (
+            Reply("a", changed(w=np.ones(1)), index={"/w": ((2, 3), np.array([6]))}),
             "the leaf /w has an index outside the full leaf",
         ),
         (
-            Reply("a", changed(w=np.ones(1)), index={"/w": np.array([-1])}),
+            Reply("a", changed(w=np.ones(1)), index={"/w": ((2, 3), np.array([-1]))}),
             "the leaf /w has an index outside the full leaf",
         ),
         (
-            Reply("a", changed(w=np.ones(2)), index={"/w": np.array([4, 4])}),
+            Reply("a", changed(w=np.ones(2)), index={"/w": ((2, 3), np.array([4, 4]))}),
             "the leaf /w has a position twice in its index",
         ),
-        (Reply("a", changed(w=np.array([np.nan])), index={"/w": np.array([4])}), "the leaf /w holds NaN or infinity"),
+        (
+            Reply("a", changed(w=np.array([np.nan])), index={"/w": ((2, 3), np.array([4]))}),
+            "the leaf /w holds NaN or infinity",
+        ),
     ],
 )
 def test_a_bad_reply_is_told_why(reply: Reply, why: str) -> None:
@@ -77,7 +87,7 @@ def test_a_bad_reply_is_told_why(reply: Reply, why: str) -> None:
 
 
 def test_a_partial_reply_passes() -> None:
-    reply = Reply("a", changed(w=np.ones(2)), index={"/w": np.array([5, 0])})
+    reply = Reply("a", changed(w=np.ones(2)), index={"/w": ((2, 3), np.array([5, 0]))})
     assert Gate(norm=50.0)(reply, LIKE) is None
 
 

@@ -1,0 +1,155 @@
+"""What a device answers with: a network and its parameters as one ONNX file, in float32 or in static int8.
+
+The int8 file follows Jacob et al. 2018: weights with one scale a channel, activations with a scale read off
+calibration rows, as pairs of QuantizeLinear and DequantizeLinear that every runtime understands. Each file tells what
+one row costs (``flops``, ``bytes``), so that a device's :class:`~duetto.device.artefact.Artefact` has the work that
+the network has. Needs the extra ``onnx``.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from duetto.errors import ConfigError, DataError
+from duetto.models.net import Net, built, fitting
+from duetto.tree import Tree
+
+_BATCH = 64  # calibration rows that are looked at together
+
+
+def onnx(net: Net, params: Tree, path: str | Path, *, batch_dynamic: bool = True) -> Path:
+    """Write the network as ONNX, float32: ``x [n, *shape]`` to ``logits [n, classes]``.
+
+    Args:
+        net: the network.
+        params: its parameters.
+        path: of the file; there completely or not at all.
+        batch_dynamic: any number of rows at once; else one.
+
+    Raises:
+        ConfigError: the extra is not installed, or parameters of another network.
+    """
+    graphs = _extra("onnx")
+    _extra("onnxscript")
+    module = built(net).eval()
+    module.load_state_dict(fitting(net, params))
+    example = torch.zeros((2 if batch_dynamic else 1, *net.shape))
+    with _quiet(), _whole(Path(path)) as part:
+        torch.onnx.export(
+            module,
+            (example,),
+            part,
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+            input_names=["x"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("n")},) if batch_dynamic else None,
+        )
+        _tell(graphs, part, {"flops": net.work(1).flops, "bytes": net.work(1).bytes})
+    return Path(path)
+
+
+def quantised(path_in: str | Path, path_out: str | Path, calibration: np.ndarray) -> Path:
+    """Write a float32 file of :func:`onnx` in static int8, with the ranges that ``calibration [n, *shape]`` shows.
+
+    Raises:
+        ConfigError: the extra is not installed.
+        DataError: calibration rows that are none, of another shape, or not finite; or a file that is no model.
+    """
+    graphs, runtime = _extra("onnx"), _extra("onnxruntime")
+    tools = import_module("onnxruntime.quantization")
+    rows = np.ascontiguousarray(calibration, np.float32)
+    faults: tuple[type[Exception], ...] = (OSError, KeyError, ValueError, RuntimeError, *_faults())
+    try:
+        with _quiet():
+            wants = runtime.InferenceSession(str(path_in), providers=["CPUExecutionProvider"]).get_inputs()[0]
+        told = {entry.key: float(entry.value) for entry in graphs.load(str(path_in)).metadata_props}
+        flops, nbytes = told["flops"], told["bytes"]
+    except faults as error:
+        raise DataError(f"{path_in} is no model to quantise", "write it with duetto.models.export.onnx") from error
+    if not len(rows) or list(rows.shape[1:]) != wants.shape[1:] or not np.isfinite(rows).all():
+        raise DataError(
+            f"calibration rows of shape {rows.shape} for a model of {wants.shape}", "give finite rows [n, *shape]"
+        )
+    step = _BATCH if isinstance(wants.shape[0], str) else 1
+
+    class Reader(tools.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.batches: Iterator[Any] = iter([{wants.name: rows[i : i + step]} for i in range(0, len(rows), step)])
+
+        def get_next(self) -> Any:
+            return next(self.batches, None)
+
+    with _quiet(), _whole(Path(path_out)) as part, tempfile.TemporaryDirectory() as folder:
+        folded = Path(folder) / "folded.onnx"
+        shapes = import_module("onnxruntime.quantization.shape_inference")
+        shapes.quant_pre_process(str(path_in), str(folded), skip_symbolic_shape=True)
+        tools.quantize_static(
+            str(folded),
+            str(part),
+            Reader(),
+            quant_format=tools.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=tools.QuantType.QUInt8,
+            weight_type=tools.QuantType.QInt8,
+        )
+        _tell(graphs, part, {"flops": flops, "bytes": nbytes / 4})
+    return Path(path_out)
+
+
+def _tell(graphs: Any, path: Path, work: dict[str, float]) -> None:
+    """Write what one row costs into the file, and leave out what only its exporter wants to know."""
+    model = graphs.load(str(path))
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    graphs.helper.set_model_props(model, {name: repr(value) for name, value in work.items()})
+    graphs.save(model, str(path))
+
+
+def _extra(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"{name} is not installed", "pip install 'duetto[onnx]'") from error
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """What onnxruntime and protobuf raise for a file that is no model."""
+    states = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    messages = import_module("google.protobuf.message")
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile")
+    return (*(getattr(states, name) for name in names), messages.DecodeError)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes ``path`` at the end, if nothing goes wrong."""
+    part = path.with_name(f"{path.stem}.part{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's log lines (it misses torchvision) and the quantiser's (it praises pre-processing)."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
