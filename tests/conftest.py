@@ -1,11 +1,16 @@
 """What all tests share: one thread a worker, a home of its own, and the real data."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
+import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from duetto.tasks import Task
 
 # Before anything loads numpy or torch: two workers on two cores, and sums that do not depend on the threads.
 for _library in ("OMP", "MKL", "OPENBLAS"):
@@ -58,3 +63,43 @@ def data_dir() -> Path:
     folder = Path(named)
     assert folder.is_dir(), f"DUETTO_DATA names no folder: {folder}"
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_task() -> "Callable[..., Task]":
+    """Builds a whole task that learns in a second: three clouds of points, each user's a little elsewhere."""
+
+    def build(seed: int = 0, *, name: str = "tiny", device_labels: int | None = None, sizes: int = 20) -> "Task":
+        """``device_labels`` draws the labels of device users by chance instead."""
+        from duetto.models import Mlp
+        from duetto.tasks.by_user import ByUser
+        from duetto.tasks.task import Task
+        from duetto.training import SGD, Adam, Client, CrossEntropy, Distil
+
+        groups = {"train": 4, "calibration": 3, "device": 4, "unseen": 3}
+        users = {group: tuple(f"{group}-{i}" for i in range(n)) for group, n in groups.items()}
+        names = tuple(sorted(user for own in users.values() for user in own))
+        draw = np.random.default_rng(seed)
+        counts = [sizes + i % 3 for i in range(len(names))]
+        user = np.repeat(np.arange(len(names)), counts).astype(np.int32)
+        y = draw.integers(0, 3, len(user))
+        shift = draw.normal(size=(len(names), 4)) * 0.5
+        x = np.eye(3, 4)[y] * 2 + shift[user] + draw.normal(size=(len(user), 4)) * 0.6
+        if device_labels is not None:
+            own = np.isin(np.array(names)[user], users["device"])
+            y[own] = np.random.default_rng(device_labels).integers(0, 3, own.sum())
+        small, large = Mlp((4,), 3, (5,)), Mlp((4,), 3, (32,))
+        return Task(
+            name=name,
+            seed=seed,
+            data=ByUser(x.astype(np.float32), y, user, names, ("a", "b", "c")),
+            users=users,
+            small=small,
+            large=large,
+            teach_large=Client(large, (CrossEntropy(),), Adam(1e-2, schedule="cosine"), 20, 16),
+            teach_small=Client(small, (CrossEntropy(0.1), Distil(0.9, 2.0)), Adam(1e-2), 3, 16),
+            learn=Client(small, (Distil(1.0, 1.0),), SGD(0.05, 0.9), 2, 8, lessons="lessons", own=0.5),
+            tune=Client(small, (Distil(1.0, 1.0),), SGD(0.02, 0.9), 2, 8, lessons="lessons", own=0.5),
+        )
+
+    return build

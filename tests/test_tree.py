@@ -310,9 +310,12 @@ def test_scaled_integers_come_back_in_float64(of: Any, dtype: str) -> None:
 
 @BOTH
 def test_integers_wrap_so_that_a_difference_undoes_a_sum(of: Any) -> None:
-    x, y = of({"n": np.array([3, 250], np.uint8)}), of({"n": np.array([5, 10], np.uint8)})
-    assert trees.subtract(x, y)["n"].tolist() == [254, 240]
-    assert trees.add(trees.subtract(x, y), y)["n"].tolist() == [3, 250]
+    x = of({"n": np.array([3, 250], np.uint8), "tau": np.array(1, np.uint8)})
+    y = of({"n": np.array([5, 10], np.uint8), "tau": np.array(2, np.uint8)})
+    difference = trees.subtract(x, y)
+    assert (difference["n"].tolist(), int(difference["tau"])) == ([254, 240], 255)
+    undone = trees.add(difference, y)
+    assert (undone["n"].tolist(), int(undone["tau"])) == ([3, 250], 1)
 
 
 @BOTH

@@ -167,7 +167,9 @@ def check(
             progress(f"reading {name}", 0, 1)
             found[name] = {"where": _where(name), "files_with_checksum": files, **_read(name)}
             if not as_json:
-                said = ", ".join(f"{value:,} {what}" for what, value in found[name].items() if isinstance(value, int))
+                said = ", ".join(
+                    f"{value:,} {what}" for what, value in found[name].items() if value and isinstance(value, int)
+                )
                 console.out().print(f"[green]✓[/] {name}: {said.replace('_', ' ')}", soft_wrap=True)
     if as_json:
         console.emit(found)

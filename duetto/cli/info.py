@@ -223,17 +223,21 @@ def _device_table(devices: dict[str, dict[str, float]]) -> Table:
     return drawn
 
 
-def _network_table(networks: dict[str, dict[str, Any]]) -> Table:
+def _network_table(networks: dict[str, dict[str, Any]]) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
     drawn = _table("network", "radio", "links", "Mbit/s down", "up", "round trip, ms")
     for name, of in networks.items():
-        if "missing" in of:
-            drawn.add_row(f"[dim]{name}[/]", "[dim]needs DUETTO_DATA/traces[/]", style="dim")
-        elif "<" in name:
+        if "<" in name:
             drawn.add_row(name, of["radio"], "1", "as named", "as named", f"{1000 * of['rtt_seconds']:.0f}")
-        else:
+        elif "missing" not in of:
             rates = (f"{of['down_mbps']:.1f}", f"{of['up_mbps']:.1f}", f"{1000 * of['rtt_seconds']:.0f}")
             drawn.add_row(name, of["radio"], str(of["links"]), *rates)
-    return drawn
+    missing = [name for name, of in networks.items() if "missing" in of]
+    if not missing:
+        return drawn
+    return Group(drawn, Text(f"with the traces that DUETTO_DATA would name: {', '.join(missing)}", "dim"))
 
 
 def _pair_table(pair: dict[str, Any]) -> RenderableType:

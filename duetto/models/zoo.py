@@ -23,17 +23,21 @@ class Mlp(Net):
         shape: of one row; flattened.
         classes: logits.
         hidden: widths of the layers between.
+        dropout: behind every ReLU, while training.
     """
 
     shape: tuple[int, ...]
     classes: int
     hidden: tuple[int, ...] = (64,)
+    dropout: float = 0.0
 
     def module(self) -> nn.Module:
-        """``Flatten -> (Linear -> ReLU)* -> Linear``."""
+        """``Flatten -> (Linear -> ReLU -> Dropout)* -> Linear``."""
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in pairwise((size(self.shape), *self.hidden)):
             layers += [nn.Linear(before, after), nn.ReLU()]
+            if self.dropout:
+                layers.append(nn.Dropout(self.dropout))
         return nn.Sequential(*layers, nn.Linear((size(self.shape), *self.hidden)[-1], self.classes))
 
 

@@ -70,7 +70,7 @@ class Settings:
         seed: of everything that is drawn here.
     """
 
-    days: int = 4
+    days: int = 2
     rounds: int = 150
     cohort: int = 6
     final_lr: float = 0.1

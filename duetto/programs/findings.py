@@ -8,6 +8,7 @@ is what a user really gets.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +22,7 @@ from duetto.evaluation.table import Row
 from duetto.programs.closed_loop import Settings
 from duetto.programs.scoring import GROUPS, Models, Scores, scores
 from duetto.tasks import Task
-from duetto.types import Held, Record, Seen
+from duetto.types import Held, Key, Record, Seen
 
 WORST = 0.2
 """Which share of the device users counts as those who were worst before."""
@@ -49,6 +50,7 @@ class Finding:
     after: Mapping[str, Scores]
     unsure: Mapping[tuple[str, str], NDArray[np.float64]]  # (group, stage) -> [n]: the higher, the sooner to ask
     rounds: Sequence[Mapping[str, float]]
+    worst: Sequence[tuple[NDArray[np.float64], NDArray[np.str_]]]  # right or wrong, and whose: chosen by, before, after
 
 
 def of(
@@ -73,10 +75,11 @@ def of(
             given = _chosen(scored, group, stage, "cascade")
             figures[f"{group}_chosen_share_{stage}"] = float(np.mean([r.metrics["asked"] for r in given]))
             figures[f"{group}_chosen_accuracy_{stage}"] = float(np.mean([r.metrics["correct"] for r in given]))
-    figures |= _worst(task, before, after["device"], settings.seed)
+    worst = _before_and_after(task, before, after["device"])
+    figures |= _worst([users.by(*each) for each in worst], (settings.seed, "worst"))
     figures |= _signatures(task, after, learning)
     figures |= _calls(task, learning, figures)
-    return Finding(settings.seed, figures, first, last, unsure, _curve(task, settings, before, history))
+    return Finding(settings.seed, figures, first, last, unsure, _curve(task, settings, before, history), worst)
 
 
 def result(
@@ -185,20 +188,24 @@ def _group(
     }
 
 
-def _worst(task: Task, before: Models, after: Models, seed: int) -> dict[str, float]:
-    """The users who were worst before, chosen on one part of their inputs and measured on another."""
+def _before_and_after(task: Task, before: Models, after: Models) -> list[tuple[NDArray[np.float64], NDArray[np.str_]]]:
+    """The device alone: on the part by which users are chosen, then on another, before and after."""
 
-    def accuracy(models: Models, part: str) -> users.PerUser:
+    def answered(models: Models, part: str) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
         correct, owner = [], []
         for name in task.users["device"]:
             rows = task.rows(name).part(part)
             correct.append(task.small.logits(models.small(name), rows.x).argmax(1) == rows.y)
             owner.append(np.repeat(name, len(rows)))
-        return users.by(np.concatenate(correct).astype(float), np.concatenate(owner))
+        return np.concatenate(correct).astype(np.float64), np.concatenate(owner)
 
-    found = users.worst_group_gain(
-        accuracy(before, "calibration"), accuracy(before, "held"), accuracy(after, "held"), WORST, key=(seed, "worst")
-    )
+    return [answered(before, "calibration"), answered(before, "held"), answered(after, "held")]
+
+
+def _worst(answered: Sequence[users.PerUser], key: Key) -> dict[str, float]:
+    """The users who were worst before, chosen on one part of their inputs and measured on another."""
+    chosen, before, after = answered
+    found = users.worst_group_gain(chosen, before, after, WORST, key=key)
     return {
         "worst_gain": found.gain,
         "worst_control": found.control,
@@ -311,9 +318,10 @@ def _mean_rounds(found: Sequence[Finding]) -> tuple[dict[str, float], ...]:
 
 def _headline(task: str, mean: Mapping[str, float]) -> str:
     old, new, own = (mean[f"unseen_{name}"] for name in ("ask_before", "ask_after", "small_after"))
+    asked = [f"{share:.1%} of inputs" if math.isfinite(share) else "never, at no share," for share in (old, new)]
     return (
         f"On {task}, people whom no model was trained on get the large model's accuracy (within the tolerance) asking "
-        f"{old:.1%} of inputs before learning and {new:.1%} after; the device alone went from "
+        f"{asked[0]} before learning and {asked[1]} after; the device alone went from "
         f"{mean['unseen_small_before']:.1%} to {own:.1%}, the cloud from {mean['unseen_large_before']:.1%} to "
         f"{mean['unseen_large_after']:.1%}."
     )
@@ -336,8 +344,22 @@ def _notes(mean: Mapping[str, float], reference: float, network: str) -> list[st
 
 
 def figures_table(found: Sequence[Finding]) -> dict[str, dict[str, Any]]:
-    """Every figure: its mean over the seeds, and each seed's."""
-    return {
-        name: {"mean": float(np.mean([f.figures[name] for f in found])), "seeds": [f.figures[name] for f in found]}
-        for name in found[0].figures
-    }
+    """Every figure: its mean over the seeds, and each seed's; None where it was not reached.
+
+    The worst users' figures have ``pooled`` too: the worst of all seeds' users together, whose interval is narrower.
+    """
+    shown: dict[str, dict[str, Any]] = {}
+    for name in found[0].figures:
+        values = [f.figures[name] for f in found]
+        shown[name] = {"mean": _number(float(np.mean(values))), "seeds": [_number(value) for value in values]}
+    pools = []
+    for part in zip(*(f.worst for f in found), strict=True):
+        owners = [np.char.add(f"{f.seed}:", owner) for f, (_, owner) in zip(found, part, strict=True)]
+        pools.append(users.by(np.concatenate([values for values, _ in part]), np.concatenate(owners)))
+    for name, value in _worst(pools, (0, "worst")).items():
+        shown[name]["pooled"] = _number(value)
+    return shown
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

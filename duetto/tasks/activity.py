@@ -28,7 +28,7 @@ def task(seed: int) -> Task:
     mean, scale = standardise(data.only(users["train"]).x)
     data = replace(data, x=((data.x - mean) / scale).astype("float32"))
     shape, classes = data.x.shape[1:], len(data.classes)
-    small, large = Mlp(shape, classes, (32,)), Mlp(shape, classes, (1024, 1024))
+    small, large = Mlp(shape, classes, (32,)), Mlp(shape, classes, (1024, 1024), dropout=0.5)
     return Task(
         name="activity",
         seed=seed,
@@ -36,7 +36,7 @@ def task(seed: int) -> Task:
         users=users,
         small=small,
         large=large,
-        teach_large=Client(large, (CrossEntropy(),), Adam(3e-4, 1e-4, schedule="cosine"), 30, 64),
+        teach_large=Client(large, (CrossEntropy(),), Adam(1e-3, 1e-2, schedule="cosine"), 20, 64),
         learn=Client(small, (Distil(1.0, 1.0),), SGD(0.01, 0.9), 5, 16, lessons="lessons"),
         tune=Client(small, (Distil(1.0, 1.0),), SGD(0.003, 0.9), 4, 16, lessons="lessons"),
         teach_small=Client(small, (CrossEntropy(0.1), Distil(0.9, 2.0)), Adam(3e-3, schedule="cosine"), 30, 64),

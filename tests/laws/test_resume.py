@@ -81,6 +81,9 @@ class Write(Tell):
     def __call__(self, local: Local, tree: Tree, key: Key, sender: str) -> tuple[Local, Tree]:
         return local.remembering(diary=np.append(local.memory["diary"], tree["x"])), {}
 
+    def work(self, local: Local, tree: Tree) -> Work:
+        return Work(1e9)
+
 
 ALGORITHM = Algorithm(
     client=Train(),
@@ -240,19 +243,22 @@ def test_nothing_is_saved_while_anything_is_in_flight() -> None:
     states: list[tuple[float, int]] = []
 
     async def cloud(fleet: Group) -> AsyncIterator[Record]:
-        await fleet.peer(USERS[0]).ask(Train(), {"params": {"w": np.zeros(3)}}, key=(), deadline=0.5)
+        await fleet.peer(USERS[0]).ask(Train(), {"params": {"w": np.zeros(3)}}, key=(), deadline=0.0625)
         yield Record("too early", 0)
         await asyncio.sleep(100)
         yield Record("quiet", 1)
-        await asyncio.sleep(100 - 0.5)
+        await asyncio.sleep(100)
         yield Record("a device asks", 2)
         await asyncio.sleep(100)
         yield Record("quiet", 3)
+        await until(400.0)
+        yield Record("a device is about to go on", 4)
 
     async def device(me: Peer, cloud: Peer) -> AsyncIterator[Record]:
         await until(200.0)
         await cloud.ask(Tell(), {"x": np.array([1])}, key=(me.name,))
         yield Record("told")
+        await until(400.0)
 
     log = simulate(
         **world(network=SAME),
@@ -260,7 +266,7 @@ def test_nothing_is_saved_while_anything_is_in_flight() -> None:
         cloud=Party((cloud,), (Tell,)),
         on_save=lambda saved: states.append((float(saved.state["time"]), saved.records)),
     )
-    assert states == [(100.5, 2), (300.0, len(log.records))]
+    assert states == [(100.0625, 2), (300.0625, len(log.records) - 1)]
 
 
 def test_a_resumed_state_of_devices_at_rest_wakes_nobody() -> None:

@@ -279,9 +279,10 @@ def test_a_deadline_while_the_peer_works():
 @pytest.mark.parametrize("way", ["there", "work", "back"])
 def test_an_answer_at_the_very_deadline_is_too_late_and_leaves_no_mess(way: str):
     """The deadline falls on the moment at which a leg of the way ends."""
-    arrives, _ = crossing(LINK, 0, OUT, "up")
+    link = NETWORK.link((0, "link", "ann"))
+    arrives, _ = crossing(link, 0.0, OUT, "up")
     seconds, _ = energy.compute(CLOUD, Work(flops=FLOPS))
-    done, _ = crossing(LINK, arrives + seconds, BACK, "down")
+    done, _ = crossing(link, arrives + seconds, BACK, "down")
     at = {"there": arrives, "work": arrives + seconds, "back": done}[way]
     (reply,) = heard(lambda me, peer: peer.ask(Sum(), X, key=(), deadline=at), by="ann")
     assert (reply.tree, reply.cost.seconds) == (None, at)
@@ -330,6 +331,17 @@ def test_a_device_that_nobody_needs_any_more_is_let_go_even_after_a_deadline():
     log = lived(cloud, fleet=people(data=data))
     assert log.records[0].metrics == {"before": 2}  # the memory of a device at rest is kept
     assert loads == ["ann", "ann"]  # it was at rest in between
+
+
+def test_after_a_message_was_given_up_the_radio_is_quiet():
+    async def ask(me: Peer, peer: Peer) -> list[Reply]:
+        replies = [await peer.ask(Sum(), X, key=(0,), deadline=0.1)]
+        await asyncio.sleep(3)
+        return [*replies, await peer.ask(Sum(), X, key=(1,), deadline=0.1)]
+
+    ((first, second),) = heard(ask, by="ann")
+    assert first.cost.joules == pytest.approx(energy.transfer_joules(RADIO, 0.1, 0, RADIO.tail_seconds))
+    assert second.cost.joules == pytest.approx(energy.transfer_joules(RADIO, 0.1, 0, 3.0))
 
 
 DEAD = Network("dead", (offline(LINK, 0.0),), "4g")

@@ -209,6 +209,17 @@ def test_writes_at_one_party_build_on_each_other_and_show_at_their_finish():
     assert skill.calls.batches == [[2], [4], [7]]  # each once, although all ran when the first was needed
 
 
+def test_of_two_writes_at_one_time_the_one_that_is_needed_first_is_first():
+    flight, skill, here = InFlight(), Write(), cell(1)
+    one, two = job(skill, here, 1, 5.0), job(skill, here, 2, 5.0)
+    flight.add(one)
+    flight.add(two)
+    flight.finish(two)
+    assert int(here.local.memory["value"]) == stepped(1, 2)
+    flight.finish(one)
+    assert int(here.local.memory["value"]) == stepped(stepped(1, 2), 1)
+
+
 def test_a_write_that_comes_between_is_not_lost():
     flight, skill, here = InFlight(), Write(), cell(1)
     slow, needed = job(skill, here, 10, 10.0), job(Read(), cell(), 0, 3.0)
