@@ -373,6 +373,11 @@ def test_norm_and_dot_of_what_is_not_finite(of: Any) -> None:
     assert (trees.norm({}), trees.dot({}, {}), trees.norm(of(np.zeros((0, 3))))) == (0.0, 0.0, 0.0)
 
 
+def test_the_sum_over_leaves_is_exact() -> None:
+    x = {"a": np.array([1e16]), "b": np.array([1.0]), "c": np.array([-1e16])}
+    assert trees.dot(x, {name: np.ones(1) for name in x}) == 1.0
+
+
 def test_dot_takes_leaves_of_one_shape() -> None:
     with pytest.raises(ConfigError, match=r"the leaf /w has shapes \(2,\) and \(2, 1\)"):
         trees.dot({"w": np.ones(2)}, {"w": np.ones((2, 1))})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 import traceback
@@ -117,7 +118,7 @@ def _mendable(error: Exception) -> Error | None:
         return error
     if isinstance(error, click.ClickException):
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "duetto"
-        return ConfigError(error.format_message().rstrip("."), f"see {path} --help")
+        return ConfigError(error.format_message().rstrip(".?"), f"see {path} --help")
     if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get((error.name or "").partition(".")[0])):
         return ConfigError(f"this needs {error.name}, which is not installed", f"pip install 'duetto[{extra}]'")
     if isinstance(error, OSError) and error.filename is not None:
@@ -131,6 +132,8 @@ def stoppable(words: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        # An event loop that was left in the middle would tell of each task that it did not end.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         line(words, "yellow")
         raise typer.Exit(130) from None
 

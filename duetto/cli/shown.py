@@ -12,7 +12,7 @@ from duetto.errors import DataError
 from duetto.evaluation import table
 from duetto.evaluation.result import Result
 
-_SEPARATE = "people", "worst", "noniid", "teaching"  # figures whose names begin so stand a line apart
+_AMOUNTS = {"teaching_calls", "audit_calls", "break_even_inputs", "devices"}  # figures that are no shares
 
 
 def show(folder: Path, result: Result, figures: bool) -> None:
@@ -145,7 +145,7 @@ def _figure(name: str, value: float | None) -> str:
         return "–"
     if name.endswith("_bytes"):
         return f"{table.text(table.Column('', '', '', 1e-6), value)[0]} MB"
-    if name.endswith(("_calls", "_inputs")) or name == "devices":
+    if name in _AMOUNTS:
         return table.text(table.Column("", "", "", 1, 0), value)[0]
     drawn = table.text(table.Column("", "", "", 100, 2), value)[0]
     return drawn if drawn == "–" else f"{drawn} %"

@@ -88,8 +88,8 @@ def command(name: str) -> click.Command:
         into = running.place(runs_dir, f"{program}-{task}" if name is None else name)
         experiment = Experiment(task, parse(seeds), over, settings(**chosen))
         if not as_json:
-            numbers = ", ".join(map(str, experiment.seeds))
-            console.line(f"{program} on {task}, seeds {numbers}, network {over}{why}: {into}", "dim")
+            numbers = f"seed{'s' * (len(experiment.seeds) > 1)} {', '.join(map(str, experiment.seeds))}"
+            console.line(f"{program} on {task}, {numbers}, network {over}{why}: {into}", "dim")
         running.carry_out(experiment, into, fresh=fresh, as_json=as_json, figures=True, opened=opened)
 
     program, run.__doc__ = name, PROGRAMS[name].what

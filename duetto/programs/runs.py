@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from duetto import __version__
 from duetto import tree as trees
 from duetto.errors import ConfigError, DataError, WireError
 from duetto.evaluation import records as log
@@ -32,7 +31,7 @@ from duetto.programs.scoring import GROUPS, Models, answers
 from duetto.simulation.engine import Saved, simulate
 from duetto.simulation.fleet import fleet
 from duetto.simulation.link import Network, named
-from duetto.tasks import Task, load, trained
+from duetto.tasks import Task, load, official, trained
 from duetto.tree import Tree
 from duetto.types import Held, Record
 
@@ -220,7 +219,12 @@ def _claim(folder: Path, experiment: Experiment) -> None:
     """Make the folder this experiment's, or see that it is."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.json"
-    config = {"program": "closed-loop", **json.loads(json.dumps(asdict(experiment))), "versions": versions()}
+    config = {
+        "program": "closed-loop",
+        **json.loads(json.dumps(asdict(experiment))),
+        "data": _data(experiment.task),
+        "versions": versions(),
+    }
     if path.exists():
         try:
             there = dict(json.loads(path.read_text(encoding="utf-8")))
@@ -239,6 +243,14 @@ def _claim(folder: Path, experiment: Experiment) -> None:
     part.replace(path)
 
 
+def _data(task: str) -> str:
+    """Which data the task finds now: another folder, or another size of it, is another experiment."""
+    folder = official.locate(task) if task in official.SETS else None
+    if folder is None:
+        return "built in"
+    return f"{folder}, {sum(path.stat().st_size for path in sorted(folder.rglob('*')) if path.is_file())} bytes"
+
+
 def forget(folder: Path) -> None:
     """Delete a run; only a folder that holds one."""
     if (folder / "config.json").exists():
@@ -246,10 +258,10 @@ def forget(folder: Path) -> None:
 
 
 def versions(
-    packages: Iterable[str] = ("numpy", "torch", "zstandard", "safetensors", "scikit-learn"),
+    packages: Iterable[str] = ("duetto", "numpy", "torch", "zstandard", "safetensors", "scikit-learn"),
 ) -> dict[str, str]:
     """Versions of everything that a figure may depend on."""
-    found = {"duetto": __version__, "python": platform.python_version(), "machine": platform.machine()}
+    found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in packages:
         try:
             found[package] = version(package)
