@@ -1,7 +1,8 @@
 """The closed loop on scikit-learn's digits: answer, remember, learn, publish, recalibrate.
 
 The roles of the device and of the cloud come from ``duetto.programs.closed_loop``; this file wires them to a
-simulated fleet and prints what changed for people whom no model was trained on. Run: ``python examples/01_closed_loop.py``
+simulated fleet and prints what changed for people whom no model was trained on. Run:
+``python examples/01_closed_loop.py``
 """
 
 from __future__ import annotations

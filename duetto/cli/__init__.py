@@ -84,12 +84,9 @@ def root(
     """A small model on the device and a large model in the cloud, answering and learning together."""
     # Before torch is loaded, which reads this once. Duetto's operations are many and small: a second thread gains
     # little, and two OpenMP threads that wait for each other beside other load were measured 20 times slower.
-    if threads is None:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-    else:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        if torch := sys.modules.get("torch"):
-            torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads or os.environ.get("OMP_NUM_THREADS") or 1)
+    if threads and (torch := sys.modules.get("torch")):
+        torch.set_num_threads(threads)
     console.help_alone(ctx)
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from duetto.cli import console
 from duetto.errors import DataError
 from duetto.evaluation import table
 from duetto.evaluation.result import Result
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 _AMOUNTS = {"teaching_calls", "audit_calls", "break_even_inputs", "devices"}  # figures that are no shares
+NEVER = 1e9  # inputs to break even, as a figure must be finite
 
 
 def show(folder: Path, result: Result, figures: bool) -> None:
@@ -62,26 +66,34 @@ def tables(results: Sequence[Result], letters: bool) -> None:
 
 
 def listed(seeds: Sequence[int], figures: Mapping[str, Mapping[str, Any]]) -> None:
-    """All figures of a run: name, mean, and each seed's."""
+    """All figures of a run: name, mean, and each seed's where there is room for them."""
+    out = console.out()
+    drawn = _figures(seeds, figures)
+    narrow = out.measure(drawn, options=out.options.update(width=1000)).maximum > out.width
+    out.print()
+    out.print(_figures((), figures) if narrow else drawn)
+    if narrow:
+        out.print("[dim]Each seed's are in figures.json.[/]")
+
+
+def _figures(seeds: Sequence[int], figures: Mapping[str, Mapping[str, Any]]) -> Table:
     from rich import box
     from rich.table import Table
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     drawn.add_column("figures", no_wrap=True, header_style="bold")
     drawn.add_column("mean", justify="right", no_wrap=True)
-    if len(seeds) > 1:
-        for seed in seeds:
-            drawn.add_column(f"seed {seed}", justify="right", no_wrap=True, style="dim")
+    several = len(seeds) > 1
+    for seed in seeds if several else ():
+        drawn.add_column(f"seed {seed}", justify="right", no_wrap=True, style="dim")
     first = ""
     for name, values in figures.items():
         if (begins := name.partition("_")[0]) != first and begins in ("unseen", "device", "worst"):
             drawn.add_section()
         first = begins
-        each = [_figure(name, value) for value in values["seeds"]] if len(seeds) > 1 else []
+        each = [_figure(name, value) for value in values["seeds"]] if several else []
         drawn.add_row(name, _figure(name, values["mean"]), *each)
-    out = console.out()
-    out.print()
-    out.print(drawn)
+    return drawn
 
 
 def notes(lines: Iterable[str], of: str = "") -> None:
@@ -145,6 +157,8 @@ def _figure(name: str, value: float | None) -> str:
         return "–"
     if name.endswith("_bytes"):
         return f"{table.text(table.Column('', '', '', 1e-6), value)[0]} MB"
+    if name == "break_even_inputs" and value >= NEVER:
+        return "never"
     if name in _AMOUNTS:
         return table.text(table.Column("", "", "", 1, 0), value)[0]
     drawn = table.text(table.Column("", "", "", 100, 2), value)[0]

@@ -26,7 +26,7 @@ from duetto.codecs import Quantise, Zstd
 from duetto.errors import ConfigError
 from duetto.models import Mixture, Predict
 from duetto.policies import Calibrated, Uniform
-from duetto.protocols import Coded, answer
+from duetto.protocols import Coded, Unanswered, answer
 from duetto.protocols.collect import together
 from duetto.protocols.publish import Adopt, publish
 from duetto.protocols.rounds import begun, one_round
@@ -90,7 +90,9 @@ class Settings:
     def nights(self) -> list[int]:
         """[days + 1] the round with which each night begins, and their number."""
         taught_by = np.cumsum(np.arange(1, self.days + 1))
-        return [0, *np.round(self.rounds * taught_by / taught_by[-1]).astype(int).tolist()]
+        spare = self.rounds - self.days  # one round is every night's
+        shared = np.round(spare * taught_by / taught_by[-1]).astype(int) + np.arange(1, self.days + 1)
+        return [0, *shared.tolist()]
 
     @property
     def policy(self) -> Calibrated:
@@ -134,21 +136,25 @@ def device(task: Task, settings: Settings) -> Party:
             portion = np.array_split(data.parts["stream"], settings.days)[day]
             for row, arrival in zip(portion.tolist(), _arrivals(len(portion), (seed, me.name, day)), strict=True):
                 await _until((day + arrival) * DAY)
-                given = await answer(
-                    data.x[row],
-                    me=me,
-                    exits={0: small},
-                    peers={"cloud": cloud},
-                    question=asks,
-                    policy=Held(settings.policy, local.memory["policy"]),
-                    key=(seed, "stream", me.name, row),
-                    deadline=settings.deadline,
-                )
+                try:
+                    given = await answer(
+                        data.x[row],
+                        me=me,
+                        exits={0: small},
+                        peers={"cloud": cloud},
+                        question=asks,
+                        policy=Held(settings.policy, local.memory["policy"]),
+                        key=(seed, "stream", me.name, row),
+                        deadline=settings.deadline,
+                    )
+                except Unanswered as fault:
+                    yield Record("unanswered", row, {"failure": str(fault)})
+                    continue
                 if given.party == cloud.name:
                     heard[row] = given.tree["logits"]
                 yield Record.of(given, truth=int(data.y[row]), step=row)
             await _until((day + EVENING) * DAY)
-            rest = [row for row in portion.tolist() if row not in heard]
+            rest = [row for row in _whole(data, portion) if row not in heard]
             reply = await _ask_about(rest, data, cloud, asks, (seed, "teach", me.name, day))
             if reply.tree is not None:
                 heard.update(zip(rest, reply.tree["logits"], strict=True))
@@ -158,13 +164,16 @@ def device(task: Task, settings: Settings) -> Party:
         if int(local.memory["day"]) == settings.days:
             await _until((settings.days + AUDIT) * DAY)
             tuned = await me.ask(Tune(task.tune, MODEL), {}, key=(seed, "tune", me.name))
-            checked = data.parts["calibration"].tolist()
+            checked = _whole(data, data.parts["calibration"])
             reply = await _ask_about(checked, data, cloud, asks, (seed, "audit", me.name))
             audited = {} if reply.tree is None else dict(zip(checked, reply.tree["logits"], strict=True))
             after = {"audited": _more(_nothing(task), audited), "day": np.int64(settings.days + 1)}
             local.memory = {**local.memory, **after}
             yield _calls("audit", settings.days, len(checked), reply)
-            yield Record("tune", settings.days, {"failed": int(tuned.tree is None)}, tuned.cost)
+            failed: dict[str, float | str] = {"failed": int(tuned.tree is None)}
+            if tuned.failure:
+                failed["failure"] = tuned.failure
+            yield Record("tune", settings.days, failed, tuned.cost)
 
     return Party(roles=(living,), skills=(Predict, Client, Tune, Adopt, Audit))
 
@@ -197,6 +206,11 @@ def _arrivals(n: int, key: Key) -> list[float]:
     """When in the day each input comes, as a share of it, in order."""
     drawn = rng((*key, "arrivals")).uniform(MORNING, EVENING, n)
     return [float(at) for at in np.sort(drawn)]
+
+
+def _whole(data: Rows, rows: np.ndarray) -> list[int]:
+    """The rows whose inputs are finite: one that is broken must not cost the others their answers."""
+    return [row for row in rows.tolist() if np.isfinite(data.x[row]).all()]
 
 
 async def _until(time: float) -> None:
@@ -303,9 +317,10 @@ def audited(task: Task, settings: Settings, audits: list[Tree], learned: Tree, l
     own, best = (logits.argmax(1) for logits in (task.small.logits(learned, known.x), both.logits(large, known.x)))
     apart = own != best
     cost = float(((best == known.y) * 1.0 - (own == known.y))[apart].mean()) if apart.any() else 1.0
-    small, big = (np.concatenate([audit[name] for audit in audits]) for name in ("small", "large"))
-    if not len(small):
+    audits = [audit for audit in audits if len(audit["small"])]
+    if not audits:
         return settings.policy.fit(task.small.logits(learned, known.x), known.y, large=both.logits(large, known.x))
+    small, big = (np.concatenate([audit[name] for audit in audits]) for name in ("small", "large"))
     return replace(settings.policy, factor=min(1.0, max(0.5, cost))).fit(small, large=big)
 
 

@@ -190,10 +190,12 @@ def _group(
 
 def _before_and_after(task: Task, before: Models, after: Models) -> list[tuple[NDArray[np.float64], NDArray[np.str_]]]:
     """The device alone: on the part by which users are chosen, then on another, before and after."""
+    parts = {name: task.rows(name).parts for name in task.users["device"]}
+    scored = [name for name, has in parts.items() if len(has["calibration"]) and len(has["held"])]
 
     def answered(models: Models, part: str) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
         correct, owner = [], []
-        for name in task.users["device"]:
+        for name in scored:
             rows = task.rows(name).part(part)
             correct.append(task.small.logits(models.small(name), rows.x).argmax(1) == rows.y)
             owner.append(np.repeat(name, len(rows)))
@@ -223,6 +225,8 @@ def _signatures(task: Task, after: Mapping[str, Models], learning: Sequence[Reco
     local, shared = [], []
     for name in task.users["device"]:
         params, own = after["device"].small(name), task.rows(name).part("held")
+        if not len(own):
+            continue
         local.append(float((task.small.logits(params, own.x).argmax(1) == own.y).mean()))
         shared.append(float((task.small.logits(params, common.x[kept]).argmax(1) == common.y[kept]).mean()))
     rounds = [record for record in learning if record.protocol == "rounds"]

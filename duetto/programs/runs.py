@@ -90,6 +90,8 @@ def run(
     tell = partial(_told, progress, f"seed {experiment.seeds[0]}: " if len(experiment.seeds) > 1 else "")
     tell("reading the data", 0, 1)
     task = load(experiment.task, experiment.seeds[0])  # before the folder is made: what cannot start leaves none
+    if not len(task.group("device", "held")[0]):
+        raise DataError("no device user has a row to be scored on", "users need about five rows each")
     _claim(folder, experiment)
     found, everything = [], []
     for seed in experiment.seeds:
@@ -274,8 +276,10 @@ def _read(path: Path) -> Any:
     if not path.exists():
         return None
     try:
-        return trees.decode(path.read_bytes())
-    except WireError as error:
+        saved = trees.decode(path.read_bytes())
+        bool(saved["done"])
+        return saved
+    except (WireError, KeyError, TypeError, IndexError, ValueError) as error:
         raise DataError(f"{path} is damaged", "delete it; that part of the run is done anew") from error
 
 

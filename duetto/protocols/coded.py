@@ -62,8 +62,11 @@ class Coded(Skill):
         return self.skill.group(local, self.there.decode(tree))
 
     async def asked_of(self, peer: Peer, tree: Tree, *, key: Key, deadline: float | None = None) -> Reply:
-        """Encode, ask, decode; an answer that cannot be decoded is a failure."""
-        _, coded = self.there.encode(self.there.init(), tree, key)
+        """Encode, ask, decode; what cannot be encoded is not sent, what cannot be decoded is a failure."""
+        try:
+            _, coded = self.there.encode(self.there.init(), tree, key)
+        except Error as error:
+            return Reply(peer.name, failure=f"not sent: {error}")
         return self.heard(await peer.ask(self, coded, key=key, deadline=deadline))
 
     def heard(self, reply: Reply) -> Reply:

@@ -63,7 +63,7 @@ async def one_round(
         gate=algorithm.gate,
         aggregator=algorithm.aggregator,
         decode=algorithm.up.decode,
-        like=params,
+        like=algorithm.server.expects(params),
         key=key,
         deadline=deadline,
     )
@@ -90,8 +90,8 @@ def _metrics(replies: Sequence[Any]) -> Mapping[str, float | str]:
     metrics: dict[str, float | str] = {"cohort": len(replies), "failed": len(failed)}
     if failed:
         metrics["failures"] = "; ".join(failed[:5]) + (f"; and {len(failed) - 5} more" if len(failed) > 5 else "")
-    weight = sum(reply.weight for reply in good)
     for name in sorted({name for reply in good for name in reply.metrics}):
-        if weight > 0:
-            metrics[name] = sum(reply.metrics.get(name, 0.0) * reply.weight for reply in good) / weight
+        told = [(reply.metrics[name], reply.weight) for reply in good if name in reply.metrics]
+        if (weight := sum(weight for _, weight in told)) > 0:
+            metrics[name] = sum(value * weight for value, weight in told) / weight
     return metrics

@@ -123,6 +123,8 @@ class Clock(asyncio.SelectorEventLoop):
         finally:
             try:
                 self._end()
+                if task.done() and not task.cancelled():
+                    task.exception()  # ctrl-C is raised past it: say that somebody has heard
             finally:
                 self.close()
 
@@ -131,5 +133,8 @@ class Clock(asyncio.SelectorEventLoop):
         for other in left:
             other.cancel()
         if left:
-            self.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self.run_until_complete(asyncio.wait(left))
+        for other in left:
+            if not other.cancelled():
+                other.exception()
         self.run_until_complete(self.shutdown_asyncgens())

@@ -24,10 +24,10 @@ def task(seed: int) -> Task:
     data = idx.by_writer(folder) if folder.name == "mnist" else leaf.read(folder)
     employees = [user for user in data.users if user.endswith("_0")]
     students = [user for user in data.users if user.endswith("_4")]
-    if len(employees) < 2 or len(students) < 2:
+    if len(employees) < 3 or len(students) < 2:
         raise DataError(
             f"{folder} has {len(employees)} employees (names ending in _0) and {len(students)} students (_4)",
-            "the task needs at least two of each",
+            "the task needs three employees and two students at least",
         )
     cloud = draw_users(employees, {"calibration": 0.2, "train": 0.8}, seed)
     fleet = draw_users(students, {"device": 0.5, "unseen": 0.5}, seed)

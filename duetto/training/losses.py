@@ -60,7 +60,13 @@ class Distil:
     def __call__(
         self, logits: Tensor, batch: Mapping[str, Tensor], params: Mapping[str, Tensor], sent: Mapping[str, Tensor]
     ) -> Tensor:
-        """[n]."""
+        """[n].
+
+        Raises:
+            ConfigError: the batch has no teacher's answers.
+        """
+        if "teacher" not in batch:
+            raise ConfigError("distillation without a teacher", "name the lessons that the client was taught")
         t = self.temperature
         student = functional.log_softmax(logits / t, 1)
         teacher = functional.log_softmax(batch["teacher"] / t, 1)

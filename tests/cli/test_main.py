@@ -74,7 +74,7 @@ def test_global_flags_may_stand_anywhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "words", "threads"), [(None, (), "1"), ("2", (), "2"), (None, ("--threads", "3"), "3")]
+    ("given", "words", "threads"), [(None, (), "1"), ("", (), "1"), ("2", (), "2"), (None, ("--threads", "3"), "3")]
 )
 def test_threads_are_set_before_torch(
     python: Callable[..., object], given: str | None, words: tuple[str, ...], threads: str

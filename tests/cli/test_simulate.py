@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from duetto.cli import demo, running, simulate
+from duetto.cli import demo, running, shown, simulate
 from duetto.errors import ConfigError
 from duetto.programs import runs
 
@@ -180,6 +180,29 @@ def test_ctrl_c_says_how_to_go_on(run: Callable[..., Any], monkeypatch: pytest.M
     assert (done.code, done.out) == (130, "")
     assert done.err.splitlines()[-1] == running.STOPPED
     assert run(*RUN, "--seeds", "0").code == 0
+
+
+def test_figures_show_what_there_is_room_for(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {
+        "unseen_ask_before": {"mean": 0.1234, "seeds": [0.1234] * 9},
+        "device_ask_after": {"mean": None, "seeds": [None] * 9},
+        "break_even_inputs": {"mean": 5e8, "seeds": [1e9, *[7.4] * 8]},
+        "learning_up_bytes": {"mean": 2.5e6, "seeds": [2.5e6] * 9},
+    }
+    shown.listed(range(2), {name: {**of, "seeds": of["seeds"][:2]} for name, of in figures.items()})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[0] == ["figures", "mean", "seed", "0", "seed", "1"]
+    assert lines[2:] == [
+        ["unseen_ask_before", "12.34", "%", "12.34", "%", "12.34", "%"],
+        ["device_ask_after", "–", "–", "–"],
+        ["break_even_inputs", "500,000,000", "never", "7"],
+        ["learning_up_bytes", "2.50", "MB", "2.50", "MB", "2.50", "MB"],
+    ]
+    shown.listed(range(9), figures)
+    said = capsys.readouterr().out
+    assert "seed 8" not in said
+    assert "Each seed's are in figures.json." in said
+    assert max(map(len, said.splitlines())) <= 80
 
 
 def test_seeds_are_whole_numbers() -> None:

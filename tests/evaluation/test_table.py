@@ -159,3 +159,53 @@ def test_the_terminal_shows_the_same_figures():
         "a [red]run",
     ):
         assert words in shown
+
+
+def drawn(tables, width=80):
+    screen = Console(file=io.StringIO(), width=width)
+    for each in tables:
+        screen.print(each)
+    return [line.rstrip() for line in screen.file.getvalue().splitlines()]
+
+
+def told(name, accuracy, **more):
+    values = {"accuracy": Interval(accuracy, accuracy - 0.021, accuracy + 0.02), "worst_accuracy": accuracy - 0.1}
+    rest = {"offload_rate": 1.0, "p50_seconds": 0.0512, "p95_seconds": 1.234, "joules": 12_345.0, "dollars": 5e-4}
+    return Row(name, {**values, **rest, "up_bytes": 3e5, "down_bytes": 5e4, **more})
+
+
+def test_the_compact_table_fits_a_terminal_and_puts_what_was_added_below():
+    rows = [
+        told("new users: prefer device", 0.9),
+        told("new users: cascade", 0.91),
+        told("old: cascade", 0.7, p95_seconds=math.nan),
+        told("new users: prefer device + learning", 0.92, up_bytes=0.0, down_bytes=0.0),
+        Row("teaching", {"calls": 3.0}),
+    ]
+    new, old = table.compact(rows)
+    assert drawn([new])[0].split() == ["new", "users", "accuracy", "worst", "asked", "p50", "p95", "MB", "J", "$"]
+    assert drawn([new])[1].split() == ["%", "95", "%", "10", "%", "%", "ms", "ms", "/1,000", "/1,000", "/1", "M"]
+    cost = ["100.0", "51.2", "1,234", "0.350", "12,345", "0.500"]
+    assert [line.split() for line in drawn([new])[3:]] == [
+        ["prefer", "device", "90.0", "87.9–92.0", "80.0", *cost],
+        ["+", "learning", "92.0", "89.9–94.0", "82.0", *cost[:3], "0", *cost[4:]],
+        ["cascade", "91.0", "88.9–93.0", "81.0", *cost],
+    ]
+    assert drawn([old])[3].split()[5:7] == ["51.2", "–"]
+    for width in (80, 100):
+        lines = drawn(table.compact(rows, width=width), width)
+        assert not any("…" in line for line in lines)
+        assert max(map(len, lines)) <= width
+
+
+def test_compact_runs_stand_below_each_other():
+    first, second = [told("cascade", 0.9), told("alone", 0.8)], [told("cascade", 0.95)]
+    lines = drawn(table.compact(first, second))
+    assert [line.split()[:3] for line in lines[3:]] == [
+        ["cascade", "A", "90.0"],
+        ["B", "95.0", "92.9–97.0"],
+        ["alone", "A", "80.0"],
+        ["B", "–", "–"],
+    ]
+    assert max(map(len, lines)) <= 80
+    assert table.compact([]) == []
