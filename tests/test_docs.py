@@ -30,7 +30,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")], ids=lambda page: page.name)
 def test_shell_blocks_run(page: Path, tmp_path: Path) -> None:
-    for line in "\n".join(blocks(page, "sh")).splitlines():
+    for line in filter(None, "\n".join(blocks(page, "sh")).splitlines()):
         command, *arguments = line.split("#")[0].split()
         if command == "make":
             assert set(arguments) <= MADE

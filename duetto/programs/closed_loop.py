@@ -80,7 +80,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.days < 1 or self.rounds < self.days or self.cohort < 1 or self.deadline <= 0:
+        if self.days < 1 or self.rounds < self.days or self.cohort < 1 or not self.deadline > 0:
             raise ConfigError(
                 f"{self.days} days with {self.rounds} rounds of {self.cohort} devices, deadline {self.deadline} s",
                 "there must be a day, a round for each night, a device in a round, and time to answer",
@@ -89,10 +89,10 @@ class Settings:
     @property
     def nights(self) -> list[int]:
         """[days + 1] the round with which each night begins, and their number."""
-        taught_by = np.cumsum(np.arange(1, self.days + 1))
-        spare = self.rounds - self.days  # one round is every night's
-        shared = np.round(spare * taught_by / taught_by[-1]).astype(int) + np.arange(1, self.days + 1)
-        return [0, *shared.tolist()]
+        taught = np.arange(1, self.days + 1)
+        each = 1 + (self.rounds - self.days) * taught // taught.sum()  # one round is every night's
+        each[self.days - (self.rounds - each.sum()) :] += 1  # what is left over is the last nights'
+        return [0, *np.cumsum(each).tolist()]
 
     @property
     def policy(self) -> Calibrated:
@@ -160,7 +160,7 @@ def device(task: Task, settings: Settings) -> Party:
                 heard.update(zip(rest, reply.tree["logits"], strict=True))
             # Answering changes nothing that is kept, so a day that is cut short is lived again from its start.
             local.memory = {**local.memory, "lessons": _more(local.memory["lessons"], heard), "day": np.int64(day + 1)}
-            yield _calls("teach", day, len(rest), reply)
+            yield _calls("teach", day, len(rest), reply, len(portion) - len(_whole(data, portion)))
         if int(local.memory["day"]) == settings.days:
             await _until((settings.days + AUDIT) * DAY)
             tuned = await me.ask(Tune(task.tune, MODEL), {}, key=(seed, "tune", me.name))
@@ -169,7 +169,8 @@ def device(task: Task, settings: Settings) -> Party:
             audited = {} if reply.tree is None else dict(zip(checked, reply.tree["logits"], strict=True))
             after = {"audited": _more(_nothing(task), audited), "day": np.int64(settings.days + 1)}
             local.memory = {**local.memory, **after}
-            yield _calls("audit", settings.days, len(checked), reply)
+            broken = len(data.parts["calibration"]) - len(checked)
+            yield _calls("audit", settings.days, len(checked), reply, broken)
             failed: dict[str, float | str] = {"failed": int(tuned.tree is None)}
             if tuned.failure:
                 failed["failure"] = tuned.failure
@@ -223,10 +224,13 @@ async def _ask_about(rows: list[int], data: Rows, cloud: Peer, asks: Coded, key:
     return await asks.asked_of(cloud, {"x": data.x[rows]}, key=key)
 
 
-def _calls(protocol: str, day: int, calls: int, reply: Reply) -> Record:
+def _calls(protocol: str, day: int, calls: int, reply: Reply, broken: int) -> Record:
     metrics: dict[str, float | str] = {"calls": calls if reply.tree is not None else 0}
+    failures = [f"{broken} inputs are not finite"] if broken else []
     if calls and reply.failure:
-        metrics["failure"] = reply.failure
+        failures.append(reply.failure)
+    if failures:
+        metrics["failure"] = "; ".join(failures)
     return Record(protocol, day, metrics, reply.cost)
 
 

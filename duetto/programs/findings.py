@@ -250,12 +250,9 @@ def _calls(task: Task, learning: Sequence[Record], figures: Mapping[str, float])
         "devices": float(len(task.users["device"])),
         "learning_up_bytes": float(sum(cost.up_bytes for cost in rounds)),
         "learning_down_bytes": float(sum(cost.down_bytes for cost in rounds)),
-        "break_even_inputs": min(
-            1e9,
-            table.break_even(
-                (called("teach") + called("audit")) / len(task.users["device"]),
-                figures["device_ask_before"] - figures["device_ask_after"],
-            ),
+        "break_even_inputs": table.break_even(
+            (called("teach") + called("audit")) / len(task.users["device"]),
+            figures["device_ask_before"] - figures["device_ask_after"],
         ),
     }
 

@@ -90,7 +90,8 @@ def run(
     tell = partial(_told, progress, f"seed {experiment.seeds[0]}: " if len(experiment.seeds) > 1 else "")
     tell("reading the data", 0, 1)
     task = load(experiment.task, experiment.seeds[0])  # before the folder is made: what cannot start leaves none
-    if not len(task.group("device", "held")[0]):
+    parts = [task.rows(user).parts for user in task.users["device"]]
+    if not any(len(has["calibration"]) and len(has["held"]) for has in parts):
         raise DataError("no device user has a row to be scored on", "users need about five rows each")
     _claim(folder, experiment)
     found, everything = [], []

@@ -16,6 +16,7 @@ import math
 import selectors
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import Context, ContextVar
 from itertools import count
 from typing import Any, TypeVar, TypeVarTuple
@@ -123,18 +124,19 @@ class Clock(asyncio.SelectorEventLoop):
         finally:
             try:
                 self._end()
-                if task.done() and not task.cancelled():
-                    task.exception()  # ctrl-C is raised past it: say that somebody has heard
             finally:
                 self.close()
 
     def _end(self) -> None:
-        left = asyncio.all_tasks(self)
-        for other in left:
-            other.cancel()
-        if left:
-            self.run_until_complete(asyncio.wait(left))
-        for other in left:
+        seen: set[asyncio.Task[Any]] = set()
+        while left := asyncio.all_tasks(self):
+            seen |= left
+            for other in left:
+                other.cancel()
+            # ctrl-C comes through every task that waited for the one it struck, each time past all handlers
+            with suppress(KeyboardInterrupt):
+                self.run_until_complete(asyncio.wait(left))
+        for other in seen:
             if not other.cancelled():
-                other.exception()
+                other.exception()  # say that somebody has heard
         self.run_until_complete(self.shutdown_asyncgens())
