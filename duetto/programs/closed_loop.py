@@ -52,6 +52,7 @@ from duetto.types import (
 
 DAY = 86400.0  # seconds
 MORNING, EVENING, NIGHT = 8 / 24, 22 / 24, 26 / 24  # of a day: inputs come between morning and evening
+PEER_POINTS = 1.0  # how much less accurate a model may be that still joins the large one
 AUDIT, RECALIBRATION = 7 / 24, 7.5 / 24  # of the day after the last night
 
 
@@ -300,14 +301,18 @@ def cloud(task: Task, settings: Settings, small: Tree, large: Tree) -> Party:
 
 
 def joined(task: Task, settings: Settings, large: Tree, learned: Tree) -> Tree:
-    """The cloud's members from now on: the fleet's model joins unless the calibration users lose by it."""
+    """The cloud's members from now on: the fleet's model joins if it is a peer, and calibration users do not lose.
+
+    Averaging helps among models of about the same quality; a much worse one only disturbs the large model.
+    """
     known = task.group("calibration")[0]
 
     def accuracy(members: Tree) -> float:
         return float((mixture(task).logits(members, known.x).argmax(1) == known.y).mean())
 
     alone, both = {"0": large}, {"0": large, "1": learned}
-    return both if accuracy(both) >= accuracy(alone) - settings.tolerance_points / 100 else alone
+    peer = accuracy({"1": learned}) >= accuracy(alone) - PEER_POINTS / 100
+    return both if peer and accuracy(both) >= accuracy(alone) - settings.tolerance_points / 100 else alone
 
 
 def audited(task: Task, settings: Settings, audits: list[Tree], learned: Tree, large: Tree) -> Held[Any]:
