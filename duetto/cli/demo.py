@@ -10,14 +10,19 @@ import typer
 from duetto.cli import console, running
 
 EXAMPLES = console.examples(
-    ("duetto demo", "about half a minute; at once when it was done before"),
+    ("duetto demo", "a minute or two; at once when it was done before"),
     ("duetto demo --seed 1 --open", "other users, and the page in a browser"),
     ("duetto demo --json | jq .headline", "for machines"),
 )
 
 
+SEEDS = 3  # the users are few: one draw of them says little
+
+
 def demo(
-    seed: Annotated[int, typer.Option(min=0, help="Draws users, models and links.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="The first of three; each draws its own users, models and links.")
+    ] = 0,
     name: Annotated[str | None, typer.Option(help="Of the run. [dim]\\[default: demo][/]")] = None,
     network: Annotated[str, running.Network] = "synthetic",
     runs_dir: running.RunsDir = Path("runs"),
@@ -25,7 +30,7 @@ def demo(
     fresh: running.Fresh = False,
     as_json: running.Json = False,
 ) -> None:
-    """Watch a small and a large model answer and learn together: offline, in half a minute.
+    """Watch a small and a large model answer and learn together: offline, in a minute or two.
 
     It is the program `closed-loop` on scikit-learn's digits, dealt to 40 invented users.
     """
@@ -36,7 +41,7 @@ def demo(
     from duetto.programs.runs import Experiment
     from duetto.tasks import load
 
-    experiment = Experiment("digits", (seed,), network, Settings())
+    experiment = Experiment("digits", tuple(range(seed, seed + SEEDS)), network, Settings())
     if not as_json:
         task, days = load("digits", seed), experiment.settings.days
         devices, new, known = (len(task.users[group]) for group in ("device", "unseen", "calibration"))
@@ -48,7 +53,7 @@ def demo(
             f"back the mean and a new threshold of being sure. {days} such days are simulated over the network "
             f"{network!r}. Then all systems answer inputs that nobody learned from: those that the devices' users "
             f"held back, and those of {new} new users. ({known} others, whose labels the cloud knows, set the "
-            f"threshold.)\n"
+            f"threshold.) All of it {SEEDS} times, with other users each time.\n"
         )
     running.carry_out(experiment, into, fresh=fresh, as_json=as_json, figures=False, opened=opened)
     if not as_json:
