@@ -280,7 +280,7 @@ def test_the_demo_shows_everything(
     assert opened == [(tmp_path / "runs" / "demo" / "report.html").as_uri()]
 
     found = json.loads(run("demo", "--json").out, parse_constant=pytest.fail)
-    assert (found["name"], found["task"], found["seeds"]) == ("demo", "digits", [0])
+    assert (found["name"], found["task"], found["seeds"]) == ("demo", "digits", [0, 1, 2])
     assert "name without slashes" in run("demo", "--name", "a/b").error
 
 
