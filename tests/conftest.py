@@ -38,6 +38,7 @@ def _move_home(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         "XDG_STATE_HOME": ".local/state",
     }.items():
         monkeypatch.setenv(name, str(home / folder))
+    monkeypatch.delenv("DUETTO_CACHE", raising=False)  # the developer's own models would be found
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -221,7 +221,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.getbasetemp().parent / "digits-cache")
 
 
-OFTEN = "import sys; from duetto.programs import runs; runs.SAVE_EVERY = 0.0; from duetto.cli import main; "
+OFTEN = (  # a shell that starts jobs in the background lets them ignore ctrl-C: take it back
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from duetto.programs import runs; runs.SAVE_EVERY = 0.0; from duetto.cli import main; "
+)
 DIGITS = ("simulate", "closed-loop", "--seeds", "0", "--days", "2", "--rounds", "16", "--name", "a")
 
 

@@ -274,10 +274,15 @@ def test_a_cloud_that_cannot_be_reached_is_lived_without(task: Task, made: dict[
     assert any("no answer within" in str(record.metrics["why"]) for record in of(life.records, "answer"))
 
 
-def test_the_fleet_s_model_joins_unless_calibration_users_lose_by_it(task: Task, made: dict[str, Tree]) -> None:
+def test_the_fleet_s_model_joins_if_it_is_a_peer_and_calibration_users_do_not_lose(
+    task: Task, made: dict[str, Tree], monkeypatch: pytest.MonkeyPatch
+) -> None:
     wrong = trees.map(lambda leaf: -50 * leaf, made["small"])
-    assert set(closed_loop.joined(task, SETTINGS, made["large"], wrong)) == {"0"}
     patient = replace(SETTINGS, tolerance_points=100.0)
+    assert set(closed_loop.joined(task, SETTINGS, made["large"], wrong)) == {"0"}
+    assert set(closed_loop.joined(task, patient, made["large"], wrong)) == {"0"}, "it is no peer"
+    monkeypatch.setattr(closed_loop, "PEER_POINTS", 100.0)
+    assert set(closed_loop.joined(task, SETTINGS, made["large"], wrong)) == {"0"}, "calibration users lose by it"
     assert set(closed_loop.joined(task, patient, made["large"], wrong)) == {"0", "1"}
 
 

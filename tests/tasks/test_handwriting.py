@@ -70,7 +70,7 @@ def test_too_few_people_are_told(folder: Path, users: list[str]) -> None:
 
 def test_people_who_are_too_few_to_calibrate_are_told(folder: Path) -> None:
     written(folder, ["a_0", "b_0", "c_4", "d_4"])
-    with pytest.raises(ConfigError, match="calibration"):
+    with pytest.raises(DataError, match="2 employees"):
         tasks.load("handwriting")
 
 
