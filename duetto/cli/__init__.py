@@ -62,7 +62,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     epilog=console.examples(
-        ("duetto demo", "a small and a large model answer and learn together, in half a minute"),
+        ("duetto demo", "a small and a large model answer and learn together, in a minute or two"),
         ("duetto simulate closed-loop --task handwriting", "the same on real people's handwriting"),
         ("duetto report demo --open", "a run as a page with figures"),
         ("duetto info", "what is installed and found here"),

@@ -171,7 +171,12 @@ def _group(
         users.by(after.large_correct, after.user),
         key=(settings.seed, "large"),
     )
+    own = {"before": users.by(before.small_correct, before.user), "after": users.by(after.small_correct, after.user)}
+    spread = {f"deviation_{stage}": float(users.deviation(each)) for stage, each in own.items()}
+    fairness = {f"jain_{stage}": float(users.jain(each)) for stage, each in own.items()}
     return {
+        **spread,
+        **fairness,
         "large_before": float(before.large_correct.mean()),
         "large_after": float(after.large_correct.mean()),
         "large_gain_low": lift[0],
