@@ -7,6 +7,11 @@ that a caller can catch what it can mend.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P, T = ParamSpec("P"), TypeVar("T")
+
 
 class Error(Exception):
     """A fault that the user can mend.
@@ -36,3 +41,11 @@ class WireError(Error):
 
 class Deadlock(Error):
     """No timer is left and somebody still waits; the message names who waits for whom."""
+
+
+def caught(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Error:
+    """What the function returns, or the :class:`Error` that it raises: one of many may fail alone."""
+    try:
+        return function(*args, **kwargs)
+    except Error as error:
+        return error

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 import numpy as np
 
 from duetto import tree as trees
-from duetto.errors import ConfigError
+from duetto.errors import ConfigError, Error, caught
 from duetto.tree import Array, Spec, Tree
 
 S = TypeVar("S")
@@ -138,9 +138,12 @@ class Skill(ABC):
 
     def many(
         self, locals: Sequence[Local], trees: Sequence[Tree], keys: Sequence[Key], senders: Sequence[str]
-    ) -> list[tuple[Local, Tree]]:
-        """Use it for several parties at once: the same results as one at a time, faster where a skill knows how."""
-        return [self(*each) for each in zip(locals, trees, keys, senders, strict=True)]
+    ) -> list[tuple[Local, Tree] | Error]:
+        """Use it for several parties at once: the same results as one at a time, faster where a skill knows how.
+
+        An error in place of a result says why this one party refused; the others are not concerned.
+        """
+        return [caught(self, *each) for each in zip(locals, trees, keys, senders, strict=True)]
 
     def work(self, local: Local, tree: Tree) -> Work:
         """What one use computes, known before it is done; a world turns it into seconds and joules."""
@@ -254,8 +257,13 @@ class Codec(ABC, Generic[S]):
     def gives(self) -> Domain:
         """What it encodes to; most codecs state it as a class variable."""
 
+    @property
+    def remembers(self) -> bool:
+        """Whether it keeps a state from one encoding to the next, as error feedback does; a tree, then."""
+        return False
+
     def init(self) -> S:
-        """The state before anything was encoded (error feedback keeps one; most keep nothing)."""
+        """The state before anything was encoded."""
         return {}  # type: ignore[return-value]
 
     @abstractmethod
@@ -316,6 +324,11 @@ class Chain(Codec[tuple[Any, ...]]):
                     "put lossy codecs first and byte codecs last",
                 )
 
+    @property
+    def remembers(self) -> bool:
+        """Whether one of the codecs does."""
+        return any(codec.remembers for codec in self.codecs)
+
     def init(self) -> tuple[Any, ...]:
         """The states of the codecs."""
         return tuple(codec.init() for codec in self.codecs)
@@ -364,6 +377,8 @@ class Seen:
         queue: [n] seconds of work waiting at the peer.
         battery: [n] share left, 0..1.
         budget_left: [n] calls, dollars or privacy left.
+        traits: [n] columns by name: what is known of each party (examples, flops), and once a round is over what it
+            told (loss, seconds; NaN where nothing was heard).
         size: n.
     """
 
@@ -375,6 +390,7 @@ class Seen:
     queue: Array | None = None
     battery: Array | None = None
     budget_left: Array | None = None
+    traits: Mapping[str, Array] | None = None
     size: int = 1
 
 
@@ -482,6 +498,12 @@ class Aggregator(ABC, Generic[S]):
     def add(self, state: S, reply: Reply) -> S:
         """Add one reply."""
 
+    def extend(self, state: S, replies: Sequence[Reply]) -> S:
+        """Add several replies, one after the other or faster."""
+        for reply in replies:
+            state = self.add(state, reply)
+        return state
+
     @abstractmethod
     def merge(self, left: S, right: S) -> S:
         """Two partial states as one."""
@@ -553,11 +575,14 @@ class ServerUpdate(ABC, Generic[S]):
 
 @dataclass(frozen=True)
 class Trained:
-    """What an executor hands to a client's ``finish``; used only in linear combinations it may stay factored.
+    """What an executor hands to a client's ``finish``.
+
+    ``delta`` and ``gradients`` may be members of a bundle (:class:`duetto.tree.Member`), which scale and add up
+    without ever becoming arrays; whatever else is done with them makes arrays of them.
 
     Attributes:
         start: the parameters that the client started from.
-        params: the parameters it ended with.
+        delta: how they changed.
         gradients: the sum of the gradients of all steps.
         steps: how many steps were taken.
         examples: how many examples it has.
@@ -565,11 +590,16 @@ class Trained:
     """
 
     start: Tree
-    params: Tree
+    delta: Tree
     gradients: Tree
     steps: int
     examples: int
     loss: float
+
+    @property
+    def params(self) -> Tree:
+        """The parameters it ended with."""
+        return trees.add(self.start, self.delta)
 
 
 class ClientUpdate(Protocol):
@@ -577,7 +607,7 @@ class ClientUpdate(Protocol):
 
     @property
     def loss(self) -> Sequence[Any]:
-        """Terms that add, each ``(outputs, batch, params, start) -> [rows]``; ``start`` is what :meth:`start` gave."""
+        """Terms that add, each ``(logits, batch, params, start) -> [rows]``; ``start`` is what :meth:`start` gave."""
 
     @property
     def optimiser(self) -> Any:

@@ -117,7 +117,7 @@ class FedAvg:
 
     def finish(self, sent: Tree, memory: Mapping[str, Any], trained: Trained) -> tuple[Mapping[str, Any], Tree, float]:
         """The change, by examples."""
-        return memory, trees.subtract(trained.params, trained.start), float(trained.examples)
+        return memory, trained.delta, float(trained.examples)
 
 
 def gradient(loss: Callable[[Tree], Array], params: Tree) -> Tree:
@@ -147,7 +147,7 @@ def trained(update: ClientUpdate, net: Net, start: Tree, rows: Mapping[str, Arra
             slope = gradient(loss, params)
             params = trees.subtract(params, trees.scale(slope, update.optimiser.lr))
             sums, steps = trees.add(sums, slope), steps + 1
-    return Trained(start["params"], params, sums, steps, count, math.nan)
+    return Trained(start["params"], trees.subtract(params, start["params"]), sums, steps, count, math.nan)
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ class ScaffoldClient(FedAvg):
         own = memory.get("control", trees.zeros(sent["params"]))
         mean = trees.scale(trained.gradients, 1 / trained.steps)
         control = trees.add(trees.subtract(own, sent["control"]), mean)
-        delta = {"params": trees.subtract(trained.params, trained.start), "control": trees.subtract(control, own)}
+        delta = {"params": trained.delta, "control": trees.subtract(control, own)}
         return {**memory, "control": control}, delta, 1.0
 
 
@@ -405,7 +405,7 @@ class NovaClient(FedAvg):
 
     def finish(self, sent: Tree, memory: Mapping[str, Any], trained: Trained) -> tuple[Mapping[str, Any], Tree, float]:
         """tau is a leaf of the delta, an integer."""
-        change = trees.subtract(trained.params, trained.start)
+        change = trained.delta
         delta = {"params": trees.scale(change, 1 / trained.steps), "tau": np.int64(trained.steps)}
         return memory, delta, float(trained.examples)
 

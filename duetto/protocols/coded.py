@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from duetto.errors import ConfigError, Error
+from duetto.errors import ConfigError, Error, caught
 from duetto.tree import Tree
 from duetto.types import Chain, Codec, Key, Local, Peer, Reply, Skill, Work
 
@@ -17,8 +17,8 @@ _SLOT = "codec"  # where a party remembers what a codec with feedback keeps betw
 class Coded(Skill):
     """``skill``, asked through ``there`` and answered through ``back``.
 
-    What ``back`` remembers (error feedback) stays in the memory of the party that answers, for each skill apart. A
-    codec that remembers has a first state that is not empty; ``there`` must be one that remembers nothing.
+    What ``back`` remembers (error feedback) stays in the memory of the party that answers, for each skill apart;
+    ``there`` must be a codec that remembers nothing.
 
     Raises:
         ConfigError: ``there`` remembers.
@@ -27,9 +27,10 @@ class Coded(Skill):
     skill: Skill
     there: Codec[Any] = Chain()
     back: Codec[Any] = Chain()
+    _last: dict[str, Tree] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not _empty(self.there.init()):
+        if self.there.remembers:
             raise ConfigError("a codec that remembers, on the way there", "only the way back can remember")
 
     @property
@@ -40,26 +41,29 @@ class Coded(Skill):
     @property
     def writes(self) -> bool:
         """Where the skill writes, or the codec remembers."""
-        return self.skill.writes or self._remembers
+        return self.skill.writes or self.back.remembers
 
     def __call__(self, local: Local, tree: Tree, key: Key, sender: str) -> tuple[Local, Tree]:
         """Decode, use the skill, encode."""
-        return self._encoded(*self.skill(local, self.there.decode(tree), key, sender), key)
+        return self._encoded(self.skill(local, self._read(tree), key, sender), key)
 
     def many(
         self, locals: Sequence[Local], trees: Sequence[Tree], keys: Sequence[Key], senders: Sequence[str]
-    ) -> list[tuple[Local, Tree]]:
+    ) -> list[tuple[Local, Tree] | Error]:
         """Decode all, use the skill for all at once, encode all."""
-        results = self.skill.many(locals, [self.there.decode(tree) for tree in trees], keys, senders)
-        return [self._encoded(*result, key) for result, key in zip(results, keys, strict=True)]
+        results = self.skill.many(locals, [self._read(tree) for tree in trees], keys, senders)
+        return [
+            result if isinstance(result, Error) else caught(self._encoded, result, key)
+            for result, key in zip(results, keys, strict=True)
+        ]
 
     def work(self, local: Local, tree: Tree) -> Work:
         """The skill's; coding is not counted."""
-        return self.skill.work(local, self.there.decode(tree))
+        return self.skill.work(local, self._read(tree))
 
     def group(self, local: Local, tree: Tree) -> Any:
         """The skill's."""
-        return self.skill.group(local, self.there.decode(tree))
+        return self.skill.group(local, self._read(tree))
 
     async def asked_of(self, peer: Peer, tree: Tree, *, key: Key, deadline: float | None = None) -> Reply:
         """Encode, ask, decode; what cannot be encoded is not sent, what cannot be decoded is a failure."""
@@ -78,28 +82,21 @@ class Coded(Skill):
         except Error as error:
             return replace(reply, tree=None, failure=f"{reply.sender} answered with {error}")
 
-    @property
-    def _remembers(self) -> bool:
-        return not _empty(self.back.init())
+    def _read(self, tree: Tree) -> Tree:
+        """The message decoded; one that goes to many is decoded once."""
+        if self._last.get("coded") is not tree:
+            self._last.update(plain=self.there.decode(tree), coded=tree)
+        return self._last["plain"]
 
-    def _encoded(self, local: Local, tree: Tree, key: Key) -> tuple[Local, Tree]:
+    def _encoded(self, result: tuple[Local, Tree], key: Key) -> tuple[Local, Tree]:
+        local, tree = result
         first = self.back.init()
-        if not self._remembers:
-            state, coded = self.back.encode(first, tree, key)
-            if not _empty(state):
-                raise ConfigError(f"{self.back!r} remembers", "its first state must tell, by not being empty")
-            return local, coded
+        if not self.back.remembers:
+            return local, self.back.encode(first, tree, key)[1]
         kept = local.memory.get(_SLOT, {})
         state = _as_state(kept[self.name], first) if self.name in kept else first
         state, coded = self.back.encode(state, tree, (*key, _SLOT))
         return local.remembering(**{_SLOT: {**kept, self.name: _as_tree(state)}}), coded
-
-
-def _empty(state: Any) -> bool:
-    """Whether a codec's first state, nested in those of a chain, holds nothing."""
-    if isinstance(state, tuple):
-        return all(_empty(part) for part in state)
-    return state is None or (isinstance(state, Mapping) and not state)
 
 
 def _as_tree(state: Any) -> Tree:

@@ -140,4 +140,7 @@ def _together(group: list[tuple[Job, Local]]) -> None:
             jobs[0].failure = str(error)
         return
     for job, result in zip(jobs, results, strict=True):
-        job.result = result
+        if isinstance(result, Error):
+            job.failure = str(result)
+        else:
+            job.result = result

@@ -69,12 +69,12 @@ def train(task: Task, progress: Progress = lambda what, step, steps: None) -> di
     data = {"x": public.x, "y": public.y}
     start = task.large.init(task.seed)
     large = sequential.run(
-        task.teach_large, start, start, data, (task.seed, "large"), lambda step, of: progress("large model", step, of)
+        task.teach_large, {"params": start}, data, (task.seed, "large"), lambda step, of: progress("large model", step, of)
     ).params
     taught = {**data, "teacher": task.large.logits(large, public.x)}
     start = task.small.init(task.seed)
     small = sequential.run(
-        task.teach_small, start, start, taught, (task.seed, "small"), lambda step, of: progress("small model", step, of)
+        task.teach_small, {"params": start}, taught, (task.seed, "small"), lambda step, of: progress("small model", step, of)
     ).params
     return {"small": small, "large": large}
 

@@ -2,8 +2,9 @@
 
 from duetto.training.augment import Affine
 from duetto.training.client import Client
-from duetto.training.losses import CrossEntropy, Distil, Proximal
+from duetto.training.losses import CrossEntropy, Distil, Drift, Proximal
 from duetto.training.optimisers import SGD, Adam
+from duetto.training.sequential import Sequential
 from duetto.training.tune import Tune
 
-__all__ = ["SGD", "Adam", "Affine", "Client", "CrossEntropy", "Distil", "Proximal", "Tune"]
+__all__ = ["SGD", "Adam", "Affine", "Client", "CrossEntropy", "Distil", "Drift", "Proximal", "Sequential", "Tune"]

@@ -7,19 +7,20 @@ algorithm that remembers something, or sends something else, overrides :meth:`Cl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from duetto import tree as trees
-from duetto.errors import ConfigError, DataError
+from duetto.errors import ConfigError, DataError, Error, caught
 from duetto.models.net import Net, log_softmax
 from duetto.training import sequential
+from duetto.training.executor import Executor, Task
 from duetto.training.losses import Term
 from duetto.training.optimisers import Optimiser
+from duetto.training.sequential import Sequential
 from duetto.tree import Tree
 from duetto.types import Key, Local, Rows, Skill, Trained, Work
 
@@ -38,6 +39,7 @@ class Client(Skill):
         part: the part of the party's data that is trained on; None is all of it.
         lessons: the memory slot with what the cloud taught (``rows [m]`` positions in the party's data,
             ``logits [m, classes]``); then these rows are trained on, and the labels stay unread.
+        executor: how several clients are trained where a world has them at hand; a device trains its own, sequentially.
         own: the share of the client's own answer (by the parameters it starts from, on the plain input) in the
             target (bootstrapping, Reed et al. 2015): it smooths over what the teacher does not know here.
     """
@@ -51,6 +53,7 @@ class Client(Skill):
     part: str | None = None
     lessons: str | None = None
     own: float = 0.0
+    executor: Executor = field(default=Sequential(), repr=False)
 
     sums_gradients: ClassVar[bool] = False
     """Whether :meth:`finish` reads the sum of the gradients."""
@@ -73,21 +76,42 @@ class Client(Skill):
         return True
 
     def start(self, sent: Tree, memory: Mapping[str, Any]) -> Tree:
-        """The parameters that training starts from; by default those that were sent."""
-        return sent["params"]
+        """Where training starts, ``params``, and beside them what the loss terms read; by default what was sent."""
+        return {"params": sent["params"]}
 
     def finish(self, sent: Tree, memory: Mapping[str, Any], trained: Trained) -> tuple[Mapping[str, Any], Tree, float]:
         """What to remember, the delta to send, and its weight; by default nothing, the change, the examples."""
-        return memory, trees.subtract(trained.params, trained.start), float(trained.examples)
+        return memory, trained.delta, float(trained.examples)
 
     def __call__(self, local: Local, tree: Tree, key: Key, sender: str) -> tuple[Local, Tree]:
         """Train, here and now."""
+        task = self._task(local, tree, key)
+        return self._reply(local, tree, sequential.run(self, task.start, task.data, task.key))
+
+    def many(
+        self, locals: Sequence[Local], trees: Sequence[Tree], keys: Sequence[Key], senders: Sequence[str]
+    ) -> list[tuple[Local, Tree] | Error]:
+        """Train several clients, by the executor."""
+        tasks = [caught(self._task, *each) for each in zip(locals, trees, keys, strict=True)]
+        trained = iter(self.executor.train(self, [task for task in tasks if isinstance(task, Task)]))
+        outcomes = [next(trained) if isinstance(task, Task) else task for task in tasks]
+        return [
+            caught(self._reply, local, tree, outcome) if isinstance(outcome, Trained) else outcome
+            for local, tree, outcome in zip(locals, trees, outcomes, strict=True)
+        ]
+
+    def _task(self, local: Local, tree: Tree, key: Key) -> Task:
         start = self.start(tree, local.memory)
-        trained = sequential.run(self, start, tree["params"], self.examples(local, start), key)
+        return Task(start, self.examples(local, start["params"]), key)
+
+    def _reply(self, local: Local, tree: Tree, trained: Trained) -> tuple[Local, Tree]:
         memory, delta, weight = self.finish(tree, local.memory, trained)
         told = {"loss": np.float64(trained.loss)} if math.isfinite(trained.loss) else {}  # a record holds no NaN
-        reply = {"delta": delta, "weight": np.float64(weight), "metrics": told}
-        return Local(local.data, memory), reply
+        return Local(local.data, memory), {"delta": delta, "weight": np.float64(weight), "metrics": told}
+
+    def group(self, local: Local, tree: Tree) -> Any:
+        """All may share a call; what they can share in it, the executor sees."""
+        return True
 
     def work(self, local: Local, tree: Tree) -> Work:
         """A forward pass and twice that backward, every epoch."""
@@ -95,8 +119,8 @@ class Client(Skill):
         once = self.net.work(rows)
         return replace(once, flops=3 * self.epochs * once.flops, bytes=3 * self.epochs * once.bytes)
 
-    def examples(self, local: Local, start: Tree) -> dict[str, np.ndarray]:
-        """The rows to train on, where training starts from ``start``.
+    def examples(self, local: Local, params: Tree) -> dict[str, np.ndarray]:
+        """The rows to train on, where training starts from ``params``.
 
         Raises:
             DataError: none, or not finite.
@@ -114,7 +138,7 @@ class Client(Skill):
         if "y" in data and not ((data["y"] >= 0) & (data["y"] < self.net.classes)).all():
             raise DataError(f"a client with a label outside 0..{self.net.classes - 1}", "check its labels")
         if self.own:
-            data["teacher"] = _mixed(data["teacher"], self.net.logits(start, data["x"]), self.own)
+            data["teacher"] = _mixed(data["teacher"], self.net.logits(params, data["x"]), self.own)
         return data
 
     def _taught(self, local: Local) -> Tree:

@@ -1,7 +1,12 @@
 """Loss terms that add. Each maps a step's outputs to one number a row; their sum is the client's loss.
 
 A term reads ``logits [n, classes]``, the ``batch`` (``y [n]`` int64, ``teacher [n, classes]`` logits, where the
-data has them), the current ``params`` and what the party was ``sent``; it returns ``[n]``.
+data has them), the current ``params`` and the ``start`` of the training (what :meth:`Client.start` gave: ``params``,
+and whatever else an algorithm compares with, by name); it returns ``[n]``.
+
+A term that says ``by_row`` reads logits and batch only, each row by itself. :class:`Proximal` and :class:`Drift` read
+no row at all, and their gradients are linear in the parameters. Of these three kinds an executor can train many
+clients at once; a term of no kind is trained client by client.
 """
 
 from __future__ import annotations
@@ -9,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,12 +23,14 @@ from torch.nn import functional
 from duetto.errors import ConfigError
 
 
+Named: TypeAlias = Mapping[str, Tensor]
+"""Parameters by dotted name."""
+
+
 class Term(Protocol):
     """One term of a loss."""
 
-    def __call__(
-        self, logits: Tensor, batch: Mapping[str, Tensor], params: Mapping[str, Tensor], sent: Mapping[str, Tensor]
-    ) -> Tensor: ...
+    def __call__(self, logits: Tensor, batch: Named, params: Named, start: Mapping[str, Named]) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,9 @@ class CrossEntropy:
     """``weight * CE(labels)``; where the batch has no labels, the teacher's hard answers."""
 
     weight: float = 1.0
+    by_row: ClassVar[bool] = True
 
-    def __call__(
-        self, logits: Tensor, batch: Mapping[str, Tensor], params: Mapping[str, Tensor], sent: Mapping[str, Tensor]
-    ) -> Tensor:
+    def __call__(self, logits: Tensor, batch: Named, params: Named, start: Mapping[str, Named]) -> Tensor:
         """[n]."""
         labels = batch["y"] if "y" in batch else batch["teacher"].argmax(1)
         return self.weight * functional.cross_entropy(logits, labels, reduction="none")
@@ -52,14 +58,13 @@ class Distil:
 
     weight: float
     temperature: float
+    by_row: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
             raise ConfigError(f"temperature={self.temperature}", "use a positive number")
 
-    def __call__(
-        self, logits: Tensor, batch: Mapping[str, Tensor], params: Mapping[str, Tensor], sent: Mapping[str, Tensor]
-    ) -> Tensor:
+    def __call__(self, logits: Tensor, batch: Named, params: Named, start: Mapping[str, Named]) -> Tensor:
         """[n].
 
         Raises:
@@ -76,13 +81,25 @@ class Distil:
 
 @dataclass(frozen=True)
 class Proximal:
-    """``mu/2 * |params - sent|^2`` (FedProx, Li et al. 2020)."""
+    """``mu/2 * |params - start[to]|^2`` (FedProx, Li et al. 2020)."""
 
     mu: float
+    to: str = "params"
 
-    def __call__(
-        self, logits: Tensor, batch: Mapping[str, Tensor], params: Mapping[str, Tensor], sent: Mapping[str, Tensor]
-    ) -> Tensor:
+    def __call__(self, logits: Tensor, batch: Named, params: Named, start: Mapping[str, Named]) -> Tensor:
         """[n], the same number in each row."""
-        distance = sum((((params[name] - sent[name]) ** 2).sum() for name in params), torch.zeros(()))
+        anchor = start[self.to]
+        distance = sum((((params[name] - anchor[name]) ** 2).sum() for name in params), logits.new_zeros(()))
         return (self.mu / 2 * distance).expand(len(logits))
+
+
+@dataclass(frozen=True)
+class Drift:
+    """``<start[slot], params>``: adds ``start[slot]`` to every gradient (SCAFFOLD, Karimireddy et al. 2020)."""
+
+    slot: str
+
+    def __call__(self, logits: Tensor, batch: Named, params: Named, start: Mapping[str, Named]) -> Tensor:
+        """[n], the same number in each row."""
+        pull = start[self.slot]
+        return sum(((params[name] * pull[name]).sum() for name in params), logits.new_zeros(())).expand(len(logits))

@@ -43,24 +43,29 @@ class SGD:
 
     Attributes:
         lr: learning rate.
-        momentum, weight_decay: as in ``torch.optim.SGD``.
+        momentum, weight_decay, nesterov: as in ``torch.optim.SGD``.
         schedule: "constant", or "cosine" over the steps of one local training.
 
     Raises:
-        ConfigError: a negative number, or an unknown schedule.
+        ConfigError: a negative number, an unknown schedule, or Nesterov's step without momentum.
     """
 
     lr: float
     momentum: float = 0.0
     weight_decay: float = 0.0
     schedule: str = "constant"
+    nesterov: bool = False
 
     def __post_init__(self) -> None:
         _check(self.lr, self.schedule, momentum=self.momentum, weight_decay=self.weight_decay)
+        if self.nesterov and not self.momentum:
+            raise ConfigError("Nesterov's step without momentum", "give a momentum above 0")
 
     def start(self, params: Iterable[Tensor]) -> torch.optim.Optimizer:
         """``torch.optim.SGD``."""
-        return torch.optim.SGD(params, self.lr, self.momentum, weight_decay=self.weight_decay)
+        return torch.optim.SGD(
+            params, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
+        )
 
     def rate(self, step: int, steps: int) -> float:
         """By the schedule."""

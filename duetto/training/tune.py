@@ -34,7 +34,7 @@ class Tune(Skill):
         if not self._taught(local):
             return local, {"loss": np.float64(0.0)}
         start = local.memory["params"]
-        trained = sequential.run(self.client, start, start, self.client.examples(local, start), key)
+        trained = sequential.run(self.client, {"params": start}, self.client.examples(local, start), key)
         _, stored = self.kept.encode(self.kept.init(), trained.params, key)
         return local.remembering(params=self.kept.decode(stored)), {"loss": np.float64(trained.loss)}
 

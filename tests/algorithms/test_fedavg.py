@@ -41,7 +41,7 @@ def learned(algorithm: Algorithm, steps: int, users: tuple[str, ...] = ("ann", "
 def one(user: str, start: Tree, step: int, client: Client, seed: int = 3) -> Tree:
     """What a user's training alone gives."""
     data = {"x": DATA[user].x, "y": DATA[user].y}
-    return sequential.run(client, start, start, data, (seed, "round", step, user)).params
+    return sequential.run(client, {"params": start}, data, (seed, "round", step, user)).params
 
 
 def close(left: Tree, right: Tree) -> None:

@@ -33,7 +33,7 @@ def test_a_round_distils_what_was_taught_through_the_codecs(codec: Chain) -> Non
     )
     sent = codec.decode(codec.encode(codec.init(), {"params": PARAMS}, ("any",))[1])["params"]
     data = {"x": X[LESSONS["rows"]], "teacher": LESSONS["logits"]}
-    end = sequential.run(CLIENT, sent, sent, data, (2, "round", 0, "ann")).params
+    end = sequential.run(CLIENT, {"params": sent}, data, (2, "round", 0, "ann")).params
     back = codec.decode(codec.encode(codec.init(), {"delta": trees.subtract(end, sent)}, ("any",))[1])["delta"]
     trees.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),

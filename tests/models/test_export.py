@@ -60,7 +60,7 @@ def digits() -> tuple[tasks.Task, Tree]:
     client = Client(task.small, (CrossEntropy(),), Adam(1e-2), 6, 32)
     start = task.small.init(0)
     public = task.public
-    return task, sequential.run(client, start, start, {"x": public.x, "y": public.y}, (0,)).params
+    return task, sequential.run(client, {"params": start}, {"x": public.x, "y": public.y}, (0,)).params
 
 
 def test_eight_bits_agree_on_digits_and_are_small(digits: tuple[tasks.Task, Tree], tmp_path: Path) -> None:

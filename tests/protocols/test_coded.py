@@ -59,10 +59,7 @@ class Feedback(Codec[Tree]):
 
     takes: ClassVar[frozenset[Domain]] = frozenset({Domain.FLOATS})
     gives: ClassVar[Domain] = Domain.FLOATS
-    careless: bool = False
-
-    def init(self) -> Tree:
-        return {} if self.careless else {"left": {}}
+    remembers: ClassVar[bool] = True
 
     def encode(self, state: Tree, tree: Tree, key: Key) -> tuple[Tree, Tree]:
         whole = trees.add(tree, state["left"]) if state.get("left") else tree
@@ -191,11 +188,6 @@ def test_on_the_way_there_nothing_can_be_remembered():
     for there in (Feedback(), Chain((Feedback(), Zstd()))):
         with pytest.raises(ConfigError, match="remembers"):
             Coded(Double(), there=there)
-
-
-def test_a_codec_that_hides_that_it_remembers_is_found_out():
-    (reply,), _ = asked(("ann", Coded(Double(), back=Feedback(careless=True)), X))
-    assert "remembers" in (reply.failure or "")
 
 
 @dataclass(frozen=True)

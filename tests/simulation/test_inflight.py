@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duetto.errors import DataError
+from duetto.errors import DataError, Error
 from duetto.simulation.inflight import Cell, InFlight, Job
 from duetto.tree import Tree
 from duetto.types import Key, Local, Skill
@@ -112,8 +112,22 @@ def test_a_refused_read_is_not_run_again_for_nothing_and_again_where_the_memory_
     assert bad.result is None
 
 
-def test_in_a_batch_only_the_guilty_one_fails():
-    flight, skill, where = InFlight(), Read(), [cell(i) for i in range(4)]
+@dataclass(frozen=True)
+class AllOrNone(Read):
+    """A call for many that knows nobody to blame."""
+
+    def many(self, *args: Any) -> list[tuple[Local, Tree] | Error]:
+        results = super().many(*args)
+        for result in results:
+            if isinstance(result, Error):
+                raise result
+        return results
+
+
+@pytest.mark.parametrize(("skill", "sizes"), [(Read(), [4]), (AllOrNone(), [1, 1, 1, 1, 4])], ids=["named", "found"])
+def test_in_a_batch_only_the_guilty_one_fails(skill: Read, sizes: list[int]):
+    flight, where = InFlight(), [cell(i) for i in range(4)]
+    skill.calls.batches.clear()
     jobs = [job(skill, c, x, 1.0, f"s{i}") for i, (c, x) in enumerate(zip(where, [5, -6, 7, 8], strict=True))]
     for each in jobs:
         flight.add(each)
@@ -121,7 +135,7 @@ def test_in_a_batch_only_the_guilty_one_fails():
         flight.finish(each)
     assert [each.failure for each in jobs] == [None, "s1 sent -6", None, None]
     assert [int(each.result[1]["seen"]) for each in jobs if each.result] == [0, 2, 3]
-    assert sorted(map(len, skill.calls.batches)) == [1, 1, 1, 1, 4]
+    assert sorted(map(len, skill.calls.batches)) == sizes
 
 
 def test_other_exceptions_come_out():

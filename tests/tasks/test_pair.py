@@ -27,10 +27,10 @@ def test_the_large_model_learns_labels_and_the_small_one_from_it(task: Task) -> 
     made = pair.train(task)
     start = task.large.init(0)
     public = task.public
-    large = sequential.run(task.teach_large, start, start, {"x": public.x, "y": public.y}, (0, "large")).params
+    large = sequential.run(task.teach_large, {"params": start}, {"x": public.x, "y": public.y}, (0, "large")).params
     start, teacher = task.small.init(0), task.large.logits(large, public.x)
     data = {"x": public.x, "y": public.y, "teacher": teacher}
-    small = sequential.run(task.teach_small, start, start, data, (0, "small")).params
+    small = sequential.run(task.teach_small, {"params": start}, data, (0, "small")).params
     assert trees.encode(made) == trees.encode({"small": small, "large": large})
 
 

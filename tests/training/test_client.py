@@ -32,7 +32,7 @@ def party(x: np.ndarray = X, y: np.ndarray = Y, **memory: Any) -> Local:
 def test_it_sends_the_change_and_how_many_examples_it_has() -> None:
     local = party()
     after, said = LABELLED(local, SENT, ("k",), "cloud")
-    trained = sequential.run(LABELLED, PARAMS, PARAMS, {"x": X, "y": Y}, ("k",))
+    trained = sequential.run(LABELLED, SENT, {"x": X, "y": Y}, ("k",))
     assert trees.encode(said["delta"]) == trees.encode(trees.subtract(trained.params, PARAMS))
     assert (float(said["weight"]), float(said["metrics"]["loss"])) == (12.0, trained.loss)
     assert after.memory == local.memory
@@ -41,7 +41,7 @@ def test_it_sends_the_change_and_how_many_examples_it_has() -> None:
 
 def test_it_trains_on_its_part() -> None:
     _, said = replace(LABELLED, part="stream")(party(), SENT, ("k",), "cloud")
-    trained = sequential.run(LABELLED, PARAMS, PARAMS, {"x": X[::2], "y": Y[::2]}, ("k",))
+    trained = sequential.run(LABELLED, SENT, {"x": X[::2], "y": Y[::2]}, ("k",))
     assert trees.encode(said["delta"]) == trees.encode(trees.subtract(trained.params, PARAMS))
     assert float(said["weight"]) == 6
 
@@ -50,7 +50,7 @@ def test_lessons_are_learned_and_labels_stay_unread() -> None:
     """Labels that would be refused, were they looked at."""
     _, said = TAUGHT(party(lessons=LESSONS), SENT, ("k",), "cloud")
     _, garbage = TAUGHT(party(y=np.full(12, -99), lessons=LESSONS), SENT, ("k",), "cloud")
-    trained = sequential.run(TAUGHT, PARAMS, PARAMS, {"x": X[LESSONS["rows"]], "teacher": LESSONS["logits"]}, ("k",))
+    trained = sequential.run(TAUGHT, SENT, {"x": X[LESSONS["rows"]], "teacher": LESSONS["logits"]}, ("k",))
     assert trees.encode(said) == trees.encode(garbage)
     assert trees.encode(said["delta"]) == trees.encode(trees.subtract(trained.params, PARAMS))
     assert float(said["weight"]) == 4
@@ -137,7 +137,7 @@ def test_tuning_stores_what_the_codec_leaves() -> None:
     client, codec = replace(TAUGHT, own=0.5), Chain((Quantise(4, "channel"),))
     local = party(lessons=LESSONS)
     after, said = Tune(client, codec)(local, {}, ("k",), "me")
-    trained = sequential.run(client, PARAMS, PARAMS, client.examples(local, PARAMS), ("k",))
+    trained = sequential.run(client, SENT, client.examples(local, PARAMS), ("k",))
     left = codec.decode(codec.encode(codec.init(), trained.params, ("k",))[1])
     assert trees.encode(after.memory["params"]) == trees.encode(left)
     assert trees.encode(left) != trees.encode(trained.params)

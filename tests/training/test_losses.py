@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from duetto.errors import ConfigError
-from duetto.training import CrossEntropy, Distil, Proximal
+from duetto.training import CrossEntropy, Distil, Drift, Proximal
 
 DRAW = np.random.default_rng(0)
 LOGITS, TEACHER = DRAW.normal(size=(5, 4)) * 2, DRAW.normal(size=(5, 4)) * 3
@@ -58,9 +58,19 @@ def test_the_proximal_term_is_half_the_squared_distance() -> None:
     now = {"a": DRAW.normal(size=(2, 3)), "b": DRAW.normal(size=4)}
     sent = {"a": DRAW.normal(size=(2, 3)), "b": DRAW.normal(size=4)}
     expected = 0.2 / 2 * sum(((now[name] - sent[name]) ** 2).sum() for name in now)
-    tensors = [{name: torch.tensor(array) for name, array in tree.items()} for tree in (now, sent)]
-    loss = Proximal(0.2)(torch.tensor(LOGITS), BATCH, *tensors)
-    np.testing.assert_allclose(loss.numpy(), np.full(5, expected), rtol=1e-6)
+    params, fixed = ({name: torch.tensor(array) for name, array in tree.items()} for tree in (now, sent))
+    for term, start in ((Proximal(0.2), {"params": fixed}), (Proximal(0.2, "other"), {"other": fixed})):
+        loss = term(torch.tensor(LOGITS), BATCH, params, start)
+        np.testing.assert_allclose(loss.numpy(), np.full(5, expected), rtol=1e-6)
+
+
+def test_the_gradient_of_a_drift_is_what_lies_in_its_slot() -> None:
+    now = {"a": torch.tensor(DRAW.normal(size=(2, 3)), requires_grad=True)}
+    pull = {"a": torch.tensor(DRAW.normal(size=(2, 3)))}
+    loss = Drift("drift")(torch.tensor(LOGITS), BATCH, now, {"drift": pull})
+    np.testing.assert_allclose(loss.detach().numpy(), np.full(5, (now["a"].detach() * pull["a"]).sum()), rtol=1e-6)
+    loss.mean().backward()
+    np.testing.assert_allclose(now["a"].grad.numpy(), pull["a"].numpy())
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan, np.inf])

@@ -13,7 +13,7 @@ from duetto import tree as trees
 from duetto.errors import ConfigError, DataError
 from duetto.models import Conv, Mlp
 from duetto.models.net import to_tensors
-from duetto.training import SGD, Adam, Client, CrossEntropy, Distil, Proximal, sequential
+from duetto.training import SGD, Adam, Client, CrossEntropy, Distil, Drift, Proximal, sequential
 from duetto.tree import Tree
 from duetto.types import rng
 
@@ -37,7 +37,9 @@ def by_hand(client: Client, start: Tree, data: dict[str, np.ndarray], sent: Tree
     module.load_state_dict(to_tensors(start))
     fixed = to_tensors(sent)
     make = torch.optim.SGD if isinstance(client.optimiser, SGD) else torch.optim.Adam
-    momentum = {"momentum": client.optimiser.momentum} if isinstance(client.optimiser, SGD) else {}
+    momentum = {}
+    if isinstance(client.optimiser, SGD):
+        momentum = {"momentum": client.optimiser.momentum, "nesterov": client.optimiser.nesterov}
     optimiser = make(module.parameters(), client.optimiser.lr, weight_decay=client.optimiser.weight_decay, **momentum)
     sums = {name: torch.zeros_like(p) for name, p in module.named_parameters()}
     n, step, epoch_loss = len(data["x"]), 0, math.nan
@@ -59,6 +61,8 @@ def by_hand(client: Client, start: Tree, data: dict[str, np.ndarray], sent: Tree
                 elif isinstance(term, Proximal):
                     moved = sum(((p - fixed[name]) ** 2).sum() for name, p in module.named_parameters())
                     loss = loss + term.mu / 2 * moved
+                elif isinstance(term, Drift):
+                    loss = loss + sum((p * fixed[name] / 3).sum() for name, p in module.named_parameters())
             if client.optimiser.schedule == "cosine":
                 share = 0.02 + 0.98 * (1 + math.cos(math.pi * step / total)) / 2
                 optimiser.param_groups[0]["lr"] = client.optimiser.lr * share
@@ -89,16 +93,18 @@ class Summing(Client):
     [
         CLIENT,
         replace(CLIENT, optimiser=SGD(0.05, 0.9, 0.02)),
+        replace(CLIENT, optimiser=SGD(0.05, 0.9, nesterov=True)),
         replace(CLIENT, optimiser=SGD(0.3, 0.5, schedule="cosine"), batch_size=3),
         replace(CLIENT, optimiser=Adam(0.02, 0.1, "cosine"), batch_size=11),
         replace(CLIENT, batch_size=100, epochs=1),
-        replace(CLIENT, loss=(CrossEntropy(0.1), Distil(0.9, 2.0), Proximal(0.3)), batch_size=1),
+        replace(CLIENT, loss=(CrossEntropy(0.1), Distil(0.9, 2.0), Proximal(0.3, "sent"), Drift("drift")), batch_size=1),
         Summing(NET, (CrossEntropy(),), SGD(0.1, 0.9), 2, 4),
     ],
-    ids=["sgd", "momentum", "cosine", "adam", "one batch", "terms that add", "sum of gradients"],
+    ids=["sgd", "momentum", "nesterov", "cosine", "adam", "one batch", "terms that add", "sum of gradients"],
 )
 def test_training_is_the_loop_written_out(client: Client) -> None:
-    trained = sequential.run(client, START, SENT, DATA, KEY)
+    drift = trees.map(lambda leaf: leaf / 3, SENT)
+    trained = sequential.run(client, {"params": START, "sent": SENT, "drift": drift}, DATA, KEY)
     params, gradients, loss = by_hand(client, START, DATA)
     close(trained.params, params, 1e-12)
     assert trained.loss == pytest.approx(loss, rel=1e-6)  # reported in float32
@@ -114,21 +120,21 @@ def test_training_is_the_loop_written_out(client: Client) -> None:
 def test_in_float32_it_is_the_same_to_float32() -> None:
     start = trees.map(lambda leaf: leaf.astype(np.float32), START)
     data = {**DATA, "x": DATA["x"].astype(np.float32)}
-    trained = sequential.run(CLIENT, start, start, data, KEY)
+    trained = sequential.run(CLIENT, {"params": start}, data, KEY)
     params, _, _ = by_hand(CLIENT, START, DATA)
     assert {leaf.dtype.name for _, leaf in trees.leaves(trained.params)} == {"float32"}
     close(trained.params, params, 1e-5)
 
 
 def test_without_epochs_nothing_changes() -> None:
-    trained = sequential.run(replace(CLIENT, epochs=0), START, START, DATA, KEY)
+    trained = sequential.run(replace(CLIENT, epochs=0), {"params": START}, DATA, KEY)
     assert trees.encode(trained.params) == trees.encode(START)
     assert (trained.steps, trained.examples, math.isnan(trained.loss)) == (0, 11, True)
 
 
 def test_what_it_is_given_stays_as_it_was() -> None:
     before = trees.encode({"start": START, "data": DATA})
-    sequential.run(CLIENT, START, START, DATA, KEY)
+    sequential.run(CLIENT, {"params": START}, DATA, KEY)
     assert trees.encode({"start": START, "data": DATA}) == before
 
 
@@ -150,25 +156,25 @@ def test_a_key_is_all_the_chance_there_is() -> None:
     for what, (client, begin, rows) in clients.items():
         torch.manual_seed(1)
         state = torch.get_rng_state()
-        once = trees.encode(sequential.run(client, begin, begin, rows, ("a", 1)).params)
+        once = trees.encode(sequential.run(client, {"params": begin}, rows, ("a", 1)).params)
         assert torch.equal(state, torch.get_rng_state()), what
         torch.manual_seed(2)
-        assert once == trees.encode(sequential.run(client, begin, begin, rows, ("a", 1)).params), what
-        assert once != trees.encode(sequential.run(client, begin, begin, rows, ("a", 2)).params), what
-        assert once != trees.encode(sequential.run(client, begin, begin, rows, ("b", 1)).params), what
+        assert once == trees.encode(sequential.run(client, {"params": begin}, rows, ("a", 1)).params), what
+        assert once != trees.encode(sequential.run(client, {"params": begin}, rows, ("a", 2)).params), what
+        assert once != trees.encode(sequential.run(client, {"params": begin}, rows, ("b", 1)).params), what
 
 
 def test_every_step_is_told() -> None:
     told: list[tuple[int, int]] = []
-    sequential.run(CLIENT, START, START, DATA, KEY, lambda step, of: told.append((step, of)))
+    sequential.run(CLIENT, {"params": START}, DATA, KEY, lambda step, of: told.append((step, of)))
     assert told == [(step, 9) for step in range(1, 10)]
 
 
 def test_nothing_to_learn_from_is_told() -> None:
     with pytest.raises(DataError):
-        sequential.run(CLIENT, START, START, {"x": np.zeros((0, 3)), "y": np.zeros(0, np.int64)}, KEY)
+        sequential.run(CLIENT, {"params": START}, {"x": np.zeros((0, 3)), "y": np.zeros(0, np.int64)}, KEY)
 
 
 def test_parameters_of_another_network_are_told() -> None:
     with pytest.raises(ConfigError):
-        sequential.run(CLIENT, {"1": START["1"]}, START, DATA, KEY)
+        sequential.run(CLIENT, {"params": {"1": START["1"]}}, DATA, KEY)
