@@ -5,14 +5,20 @@ or arrays of any library that follows the array API standard (torch tensors amon
 only that standard, so that one file serves both. What goes on a wire is host bytes: :func:`encode` writes leaves
 as a safetensors buffer whose tensor names are JSON pointers (RFC 6901) into the tree. An empty mapping is kept as
 a zero-length tensor whose name ends in ``/``. Nothing here can run code from a buffer.
+
+Many trees of one structure may be kept together in a form that is smaller than they are (:class:`Bundle`); a
+:class:`Member` is one of them, a mapping like any other, which becomes arrays when somebody reads it. What can be
+said without reading it - its spec, its norm, whether it is finite, a weighted sum - is said without.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
 from typing import Any, TypeAlias
 
 import array_api_compat as compat
@@ -56,6 +62,58 @@ class Shaped:
     def nbytes(self) -> int:
         """Bytes of the leaf's data, without any header."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+class Bundle(ABC):
+    """Many trees of one spec, kept together in whatever form is small.
+
+    Attributes:
+        spec: of each of them.
+    """
+
+    spec: Spec
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many they are."""
+
+    @abstractmethod
+    def tree(self, i: int) -> Tree:
+        """One of them, as arrays."""
+
+    @abstractmethod
+    def norm(self, i: int) -> float:
+        """The Euclidean norm of one of them; NaN or infinite where it is not finite."""
+
+    @abstractmethod
+    def finite(self, i: int) -> bool:
+        """Whether all numbers of one of them are finite."""
+
+    @abstractmethod
+    def total(self, weights: np.ndarray) -> Tree:
+        """The sum of all, each times its weight ``[n]`` float64; those of weight 0 do not count, whatever they hold."""
+
+
+class Member(Mapping[str, Any]):
+    """``factor`` times one tree of a bundle."""
+
+    def __init__(self, bundle: Bundle, i: int, factor: float = 1.0) -> None:
+        self.bundle, self.i, self.factor = bundle, i, factor
+
+    @cached_property
+    def arrays(self) -> Mapping[str, Any]:
+        """The tree, as arrays."""
+        tree: Mapping[str, Any] = self.bundle.tree(self.i)
+        return tree if self.factor == 1 else map(lambda a: _scaled(_array(a), self.factor), tree)
+
+    def __getitem__(self, name: str) -> Tree:
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.bundle.spec)
+
+    def __len__(self) -> int:
+        return len(self.bundle.spec)
 
 
 def map(function: Callable[..., Any], tree: Tree, *others: Tree) -> Any:
@@ -118,7 +176,43 @@ def scale(tree: Tree, factor: float) -> Tree:
     A part of a count is no count: kept in its dtype it would be cut to nothing, and left alone it would break what
     scaling promises (a clipped norm, a weighted tau). A mean of integers comes back in float64 for the same reason.
     """
+    if isinstance(tree, Member):
+        return Member(tree.bundle, tree.i, tree.factor * float(factor))
+    if isinstance(tree, Mapping) and bundled(tree):
+        return {name: scale(child, factor) for name, child in tree.items()}
     return map(lambda a: _scaled(_array(a), float(factor)), tree)
+
+
+def bundled(tree: Tree, depth: int = DEPTH) -> bool:
+    """Whether a tree is, or holds, a member of a bundle."""
+    if isinstance(tree, Member):
+        return True
+    return isinstance(tree, Mapping) and depth > 0 and any(bundled(child, depth - 1) for child in tree.values())
+
+
+def total(trees: Sequence[Tree], weights: Sequence[float]) -> Tree:
+    """The sum of the trees, each times its weight, in float64; all members of a bundle are added in one go.
+
+    Raises:
+        ConfigError: no trees, or trees of another structure.
+    """
+    if not trees:
+        raise ConfigError("the sum of no trees", "add at least one")
+    bundles: dict[int, tuple[Bundle, np.ndarray]] = {}
+    others: list[tuple[Tree, float]] = []
+    for tree, weight in zip(trees, weights, strict=True):
+        if isinstance(tree, Member):
+            bundle, shares = bundles.setdefault(id(tree.bundle), (tree.bundle, np.zeros(len(tree.bundle))))
+            shares[tree.i] += weight * tree.factor
+        else:
+            others.append((tree, weight))
+    sums = [map(_wide, bundle.total(shares)) for bundle, shares in bundles.values()]
+    if others and all(isinstance(tree, Mapping) and tree.keys() == others[0][0].keys() for tree, _ in others):
+        factors = [weight for _, weight in others]
+        sums.append({name: total([tree[name] for tree, _ in others], factors) for name in others[0][0]})
+    else:
+        sums += [map(lambda a, w=weight: _wide(a) * w, tree) for tree, weight in others]
+    return reduce(add, sums)
 
 
 def zeros(tree: Tree) -> Tree:
@@ -153,6 +247,10 @@ def norm(tree: Tree) -> float:
 
     NaN where a leaf holds NaN, else infinite where a leaf holds infinity.
     """
+    if isinstance(tree, Member):
+        return abs(tree.factor) * tree.bundle.norm(tree.i)
+    if bundled(tree):
+        return math.hypot(*(norm(child) for child in tree.values()))
     vectors = [_namespace(a).abs(a) for a in (_wide(leaf) for _, leaf in leaves(tree)) if math.prod(a.shape)]
     tops = [float(vector.max()) for vector in vectors]
     largest = math.nan if any(math.isnan(top) for top in tops) else max(tops, default=0.0)
@@ -163,6 +261,10 @@ def norm(tree: Tree) -> float:
 
 def finite(tree: Tree) -> bool:
     """Whether every floating or complex leaf holds only finite numbers; integers and booleans always do."""
+    if isinstance(tree, Member):
+        return math.isfinite(tree.factor) and tree.bundle.finite(tree.i)
+    if bundled(tree):
+        return all(finite(child) for child in tree.values())
     return all(_finite(_array(leaf)) for _, leaf in leaves(tree))
 
 
@@ -172,6 +274,11 @@ def spec(tree: Tree) -> Spec:
     Raises:
         ConfigError: as :func:`encode`.
     """
+
+    if isinstance(tree, Member):
+        return tree.bundle.spec
+    if bundled(tree):
+        return {name: spec(child) for name, child in tree.items()}
 
     def shaped(pointer: str, leaf: Array) -> Shaped:
         array = _host(pointer, leaf)
@@ -308,7 +415,7 @@ def _below(pointer: str, name: Any) -> str:
         name.encode()
     except UnicodeEncodeError as error:
         raise ConfigError(f"the name {name!r} is no Unicode text", "it holds half of a surrogate pair") from error
-    return f"{_deeper(pointer)}{_escaped(name)}"
+    return f"{_deeper(pointer)}{escaped(name)}"
 
 
 def _deeper(pointer: str) -> str:
@@ -323,7 +430,8 @@ def _children(tree: Mapping[str, Tree], pointer: str) -> list[tuple[str, Tree]]:
     return [(below, tree[name]) for name, below in named]
 
 
-def _escaped(name: str) -> str:
+def escaped(name: str) -> str:
+    """A name as it stands in a JSON pointer."""
     return name.replace("~", "~0").replace("/", "~1")
 
 
@@ -381,7 +489,7 @@ def _put(root: dict[str, Any], pointer: str, array: np.ndarray) -> None:
     remedy = "the message was not written by this library"
     head, *names = pointer.split("/")
     *parents, last = names or [""]
-    strange = [name for name in names if _escaped(_unescaped(name)) != name]
+    strange = [name for name in names if escaped(_unescaped(name)) != name]
     if head or not names or not all(parents) or strange:
         raise WireError(f"{pointer!r} is no path into a tree", remedy)
     if len(names) > DEPTH:

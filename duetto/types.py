@@ -138,7 +138,7 @@ class Skill(ABC):
 
     def many(
         self, locals: Sequence[Local], trees: Sequence[Tree], keys: Sequence[Key], senders: Sequence[str]
-    ) -> list[tuple[Local, Tree] | Error]:
+    ) -> Sequence[tuple[Local, Tree] | Error]:
         """Use it for several parties at once: the same results as one at a time, faster where a skill knows how.
 
         An error in place of a result says why this one party refused; the others are not concerned.

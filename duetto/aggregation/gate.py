@@ -13,7 +13,7 @@ import numpy as np
 from duetto import tree as trees
 from duetto.errors import ConfigError
 from duetto.tree import Array, Tree
-from duetto.types import Reply
+from duetto.types import Index, Reply
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,12 @@ class Gate:
             return f"the weight {reply.weight} is above {self.weight}"
         if not _alike(reply.tree, like):
             return "the tree has other branches than asked for"
-        index, wanted, got = reply.index or {}, dict(trees.leaves(like)), dict(trees.leaves(reply.tree))
-        if index.keys() - got.keys():
-            return f"the index names {min(index.keys() - got.keys())}, which is no leaf"
-        for pointer, leaf in got.items():
-            fault = _fault(_array(leaf), _array(wanted[pointer]), index.get(pointer))
-            if fault is not None:
-                return f"the leaf {pointer or '(root)'} {fault}"
-        if self.norm is not None and (norm := _norm([_array(leaf) for leaf in got.values()])) > self.norm:
+        index = reply.index or {}
+        if strange := index.keys() - {pointer for pointer, _ in trees.leaves(like)}:
+            return f"the index names {min(strange)}, which is no leaf"
+        if (fault := _fault(reply.tree, like, index)) is not None:
+            return fault
+        if self.norm is not None and (norm := trees.norm(reply.tree)) > self.norm:
             return f"the norm {norm:.6g} is above {self.norm:g}"
         return None
 
@@ -69,9 +67,34 @@ def _array(leaf: Array) -> Array:
 
 
 def _alike(tree: Tree, like: Tree) -> bool:
+    if isinstance(tree, trees.Member):
+        tree = tree.bundle.spec
     if not isinstance(tree, Mapping) or not isinstance(like, Mapping):
         return not isinstance(tree, Mapping) and not isinstance(like, Mapping)
     return tree.keys() == like.keys() and all(_alike(tree[name], like[name]) for name in tree)
+
+
+def _fault(tree: Tree, like: Tree, index: Index, pointer: str = "") -> str | None:
+    """What is wrong with the first bad leaf of a tree that has the branches of ``like``, or None."""
+    if isinstance(tree, trees.Member):
+        for (where, shaped), (_, wanted) in zip(trees.leaves(tree.bundle.spec), trees.leaves(like), strict=True):
+            empty = np.empty(0, shaped.dtype)
+            if (fault := _misfit(shaped.shape, empty, _array(wanted))) is not None:
+                return f"the leaf {pointer}{where} {fault}"
+        return None if trees.finite(tree) else f"the branch {pointer or '(root)'} holds NaN or infinity"
+    if isinstance(tree, Mapping):
+        below = {name: f"{pointer}/{trees.escaped(name)}" for name in sorted(tree)}
+        faults = (_fault(tree[name], like[name], index, where) for name, where in below.items())
+        return next((fault for fault in faults if fault is not None), None)
+    fault = _leaf_fault(_array(tree), _array(like), index.get(pointer))
+    return None if fault is None else f"the leaf {pointer or '(root)'} {fault}"
+
+
+def _misfit(shape: tuple[int, ...], leaf: Array, like: Array) -> str | None:
+    """Why an array of this shape, with the dtype of ``leaf``, is none like ``like``."""
+    if _kind(leaf) != _kind(like):
+        return f"has dtype {leaf.dtype}, not {like.dtype}"
+    return None if shape == tuple(like.shape) else f"has shape {shape}, not {tuple(like.shape)}"
 
 
 def _kind(array: Array) -> str:
@@ -80,14 +103,14 @@ def _kind(array: Array) -> str:
     return next((kind for kind in kinds if xp.isdtype(array.dtype, kind)), str(array.dtype))
 
 
-def _fault(leaf: Array, like: Array, index: tuple[tuple[int, ...], Array] | None) -> str | None:
+def _leaf_fault(leaf: Array, like: Array, index: tuple[tuple[int, ...], Array] | None) -> str | None:
     """What is wrong with a leaf, or None."""
-    if not compat.is_array_api_obj(leaf) or _kind(leaf) != _kind(like):
+    if not compat.is_array_api_obj(leaf):
         return f"has dtype {leaf.dtype}, not {like.dtype}"
-    if index is None:
-        if tuple(leaf.shape) != tuple(like.shape):
-            return f"has shape {tuple(leaf.shape)}, not {tuple(like.shape)}"
-    else:
+    fault = _misfit(tuple(like.shape if index else leaf.shape), leaf, like)
+    if fault is not None:
+        return fault
+    if index is not None:
         shape, positions = tuple(index[0]), np.asarray(index[1])
         if shape != tuple(like.shape):
             return f"is part of the shape {shape}, not {tuple(like.shape)}"
@@ -99,16 +122,3 @@ def _fault(leaf: Array, like: Array, index: tuple[tuple[int, ...], Array] | None
             return "has a position twice in its index"
     xp: Any = compat.array_namespace(leaf)
     return None if bool(xp.all(xp.isfinite(leaf))) else "holds NaN or infinity"
-
-
-def _norm(arrays: list[Array]) -> float:
-    """The Euclidean norm of all as one vector, in float64, divided by the largest entry so that no square overflows."""
-    vectors = []
-    for array in arrays:
-        xp: Any = compat.array_namespace(array)
-        if math.prod(array.shape):
-            vectors.append(xp.abs(xp.astype(array, xp.float64)))
-    largest = max((float(vector.max()) for vector in vectors), default=0.0)
-    if largest == 0:
-        return 0.0
-    return largest * math.sqrt(math.fsum(float(((vector / largest) ** 2).sum()) for vector in vectors))

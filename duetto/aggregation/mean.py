@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -87,6 +88,20 @@ class Mean(Aggregator[Tree]):
         parts = trees.pointed(counted, reply.tree)
         names = ("sum", "weight", "like")
         return self.merge(state, {name: trees.map(lambda part, i=i: part[i], parts) for i, name in enumerate(names)})
+
+    def extend(self, state: Tree, replies: Sequence[Reply]) -> Tree:
+        """Add several replies; those whose trees are kept together, in one sum that never makes them arrays."""
+        whole = [reply for reply in replies if not reply.index and trees.bundled(reply.tree)]
+        if whole:
+            weights = [self.weigh(reply) for reply in whole]
+            total = trees.total([reply.tree for reply in whole], weights)
+            added = {
+                "sum": total,
+                "weight": trees.map(lambda leaf: np.float64(sum(weights)), total),
+                "like": trees.map(lambda shaped: np.empty(0, shaped.dtype), trees.spec(whole[0].tree)),
+            }
+            state = self.merge(state, added)
+        return super().extend(state, [reply for reply in replies if reply.index or not trees.bundled(reply.tree)])
 
     def merge(self, left: Tree, right: Tree) -> Tree:
         """Two states as one: their sum, or the other one where one is empty."""

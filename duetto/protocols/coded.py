@@ -49,7 +49,7 @@ class Coded(Skill):
 
     def many(
         self, locals: Sequence[Local], trees: Sequence[Tree], keys: Sequence[Key], senders: Sequence[str]
-    ) -> list[tuple[Local, Tree] | Error]:
+    ) -> Sequence[tuple[Local, Tree] | Error]:
         """Decode all, use the skill for all at once, encode all."""
         results = self.skill.many(locals, [self._read(tree) for tree in trees], keys, senders)
         return [

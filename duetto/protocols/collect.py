@@ -34,15 +34,15 @@ class Plain:
     ) -> tuple[Tree | None, Replies]:
         """Ask, decode, gate, add; a failure or a rejected reply counts as nothing and says why."""
         asked = (peer.ask(skill, send(peer), key=(*key, peer.name), deadline=deadline) for peer in peers)
-        state, added, kept = aggregator.init(), 0, []
+        kept, good = [], []
         for heard in await asyncio.gather(*asked):
             reply = _read(heard, decode)
             if reply.failure is None and (fault := gate(reply, like)) is not None:
                 reply = replace(reply, failure=f"rejected: {fault}")
             if reply.failure is None:
-                state, added = aggregator.add(state, reply), added + 1
+                good.append(reply)
             kept.append(replace(reply, tree=None))
-        return (aggregator.finish(state)[1] if added else None), kept
+        return (aggregator.finish(aggregator.extend(aggregator.init(), good))[1] if good else None), kept
 
 
 def _read(reply: Reply, decode: Callable[[Tree], Tree]) -> Reply:

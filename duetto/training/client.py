@@ -90,7 +90,7 @@ class Client(Skill):
 
     def many(
         self, locals: Sequence[Local], trees: Sequence[Tree], keys: Sequence[Key], senders: Sequence[str]
-    ) -> list[tuple[Local, Tree] | Error]:
+    ) -> Sequence[tuple[Local, Tree] | Error]:
         """Train several clients, by the executor."""
         tasks = [caught(self._task, *each) for each in zip(locals, trees, keys, strict=True)]
         trained = iter(self.executor.train(self, [task for task in tasks if isinstance(task, Task)]))
