@@ -586,7 +586,7 @@ class Trained:
         gradients: the sum of the gradients of all steps.
         steps: how many steps were taken.
         examples: how many examples it has.
-        loss: mean loss per example over the last epoch.
+        loss: mean per example over the last epoch, of the terms that read examples.
     """
 
     start: Tree

@@ -103,3 +103,7 @@ class Drift:
         """[n], the same number in each row."""
         pull = start[self.slot]
         return sum(((params[name] * pull[name]).sum() for name in params), logits.new_zeros(())).expand(len(logits))
+
+
+PULLS = (Proximal, Drift)
+"""The terms that read no row; their values are no part of the loss that a client tells."""

@@ -16,6 +16,7 @@ from torch.func import functional_call
 from duetto import tree as trees
 from duetto.errors import DataError, Error, caught
 from duetto.models.net import Net, built, fitting, to_tensor, to_tensors, to_tree
+from duetto.training.losses import PULLS
 from duetto.tree import Tree
 from duetto.types import Key, Trained, rng
 
@@ -79,15 +80,16 @@ def run(
                 if client.augment is not None:
                     batch["x"] = client.augment(batch["x"], generator)
                 logits = functional_call(module, params, (batch["x"],))
-                per_row = torch.stack([term(logits, batch, params, fixed) for term in client.loss]).sum(0)
+                terms = [term(logits, batch, params, fixed) for term in client.loss]
                 for group in optimiser.param_groups:
                     group["lr"] = client.optimiser.rate(step, total)
                 optimiser.zero_grad()
-                per_row.mean().backward()  # type: ignore[no-untyped-call]
+                torch.stack(terms).sum(0).mean().backward()  # type: ignore[no-untyped-call]
                 for name, tensor in sums.items():
                     tensor += params[name].grad  # type: ignore[arg-type]
                 optimiser.step()
-                loss_sum += per_row.detach().sum()
+                read = [each.detach() for each, term in zip(terms, client.loss, strict=True) if not isinstance(term, PULLS)]
+                loss_sum += torch.stack(read).sum() if read else 0
                 step += 1
                 on_step(step, total)
     loss = float(loss_sum) / n if client.epochs else math.nan

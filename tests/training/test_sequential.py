@@ -50,7 +50,7 @@ def by_hand(client: Client, start: Tree, data: dict[str, np.ndarray], sent: Tree
             rows = order[begin : begin + client.batch_size]
             logits = module(torch.tensor(data["x"][rows]))
             log = torch.log_softmax(logits, 1)
-            loss = torch.zeros(len(rows), dtype=torch.float64)
+            loss, pulls = torch.zeros(len(rows), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
             for term in client.loss:
                 if isinstance(term, CrossEntropy):
                     loss = loss - term.weight * log[torch.arange(len(rows)), torch.tensor(data["y"][rows])]
@@ -60,14 +60,14 @@ def by_hand(client: Client, start: Tree, data: dict[str, np.ndarray], sent: Tree
                     loss = loss + term.weight * term.temperature**2 * (p * (p.log() - q)).sum(1)
                 elif isinstance(term, Proximal):
                     moved = sum(((p - fixed[name]) ** 2).sum() for name, p in module.named_parameters())
-                    loss = loss + term.mu / 2 * moved
+                    pulls = pulls + term.mu / 2 * moved
                 elif isinstance(term, Drift):
-                    loss = loss + sum((p * fixed[name] / 3).sum() for name, p in module.named_parameters())
+                    pulls = pulls + sum((p * fixed[name] / 3).sum() for name, p in module.named_parameters())
             if client.optimiser.schedule == "cosine":
                 share = 0.02 + 0.98 * (1 + math.cos(math.pi * step / total)) / 2
                 optimiser.param_groups[0]["lr"] = client.optimiser.lr * share
             optimiser.zero_grad()
-            loss.mean().backward()
+            (loss.mean() + pulls).backward()
             for name, p in module.named_parameters():
                 sums[name] += p.grad
             optimiser.step()

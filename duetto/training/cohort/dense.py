@@ -1,0 +1,155 @@
+"""A dense layer of many clients without a weight matrix of any of them.
+
+With a linear recurrence (see ``recurrence``) the weights of a client before step t are
+``W_t = (1 + a_t) W + e_t C + sum_s c_{t,s} g_s^T x_s``, where ``x_s [rows, D]`` went into the layer at step s and
+``g_s [rows, O]`` came back. So only the factors are kept, and::
+
+    x_t W_t^T = (1 + a_t) x_t W^T + e_t x_t C^T + sum_s c_{t,s} (x_t x_s^T) g_s
+    g_t W_t   = (1 + a_t) g_t W   + e_t g_t C   + sum_s c_{t,s} (g_t g_s^T) x_s
+
+W is shared, so that all clients of a step make one product with it; the inner products of rows are small. A bias is a
+column of ones in x: one more in ``x_t x_s^T``. The sum of many clients' changes, each times a weight, is one product
+of all factors, and the norm of one change comes from inner products of rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from duetto.training.cohort.recurrence import FIRST, PULL, START
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """One layer of K clients, the longest first.
+
+    Attributes:
+        weight, bias: [O, D] and [O] or None, where all clients start.
+        x: [K, T * rows, D] what went in, step after step; rows that a step lacks are 0.
+        g: [K, T * rows, O] what came back.
+        pulls: each client's constant pull on weight and bias, or None.
+        rows: of a step.
+        fed: whether ``x`` is the data itself, filled beforehand.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    x: Tensor
+    g: Tensor
+    pulls: Sequence[tuple[Tensor, Tensor | None]] | None
+    rows: int
+    fed: bool
+
+    def forward(self, x: Tensor, t: int, by: Tensor) -> Tensor:
+        """The outputs ``[A * rows, O]`` of step ``t`` of the first A clients.
+
+        Args:
+            x: [A * rows, D].
+            t: the step.
+            by: [A, 2 + T] coefficients of the change so far.
+        """
+        active, rows, past = len(by), self.rows, t * self.rows
+        if not self.fed:
+            self.x[:active, past : past + rows] = x.view(active, rows, -1)
+        z = x @ self.weight.T if self.bias is None else torch.addmm(self.bias, x, self.weight.T)
+        z = self._shared(z, x, by, transposed=True)
+        if t:
+            near = torch.bmm(self.x[:active, past : past + rows], self.x[:active, :past].mT)
+            if self.bias is not None:
+                near += 1
+            near *= _spread(by, t, rows)
+            z.view(active, rows, -1).baddbmm_(near, self.g[:active, :past])
+        return z
+
+    def backward(self, g: Tensor, t: int, by: Tensor, wanted: bool) -> Tensor | None:
+        """Keep what comes back ``[A * rows, O]``; gives the gradient of the inputs ``[A * rows, D]``, if wanted."""
+        active, rows, past = len(by), self.rows, t * self.rows
+        own = self.g[:active, past : past + rows]
+        own.copy_(g.view(active, rows, -1))
+        if not wanted:
+            return None
+        back = self._shared(g @ self.weight, g, by, transposed=False)
+        if t:
+            near = torch.bmm(own, self.g[:active, :past].mT)
+            near *= _spread(by, t, rows)
+            back.view(active, rows, -1).baddbmm_(near, self.x[:active, :past])
+        return back
+
+    def _shared(self, product: Tensor, rows: Tensor, by: Tensor, *, transposed: bool) -> Tensor:
+        """The product with the start, times its coefficient, and with each client's pull."""
+        if bool((by[:, START] != 0).any()):
+            product = product * (1 + by[:, START]).repeat_interleave(self.rows)[:, None]
+        if self.pulls is not None:
+            for k, (into, out) in enumerate(zip(rows.view(len(by), self.rows, -1), product.view(len(by), self.rows, -1), strict=True)):
+                weight, bias = self.pulls[k]
+                share = float(by[k, PULL])
+                out.addmm_(into, weight.T if transposed else weight, alpha=share)
+                if transposed and bias is not None:
+                    out.add_(bias, alpha=share)
+        return product
+
+    # ------------------------------------------------------------------------------------- what has become of it
+
+    def total(self, weights: Tensor, by: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The sum of the clients' changes, each times its weight ``[K]``; ``by [K, 2 + T]`` makes the change."""
+        shares = _spread(by, by.shape[1] - FIRST, self.rows)[:, 0] * weights[:, None]
+        scaled = (self.g * shares[..., None]).flatten(0, 1)
+        weight = scaled.T @ self.x.flatten(0, 1)
+        bias = None if self.bias is None else scaled.sum(0)
+        start = float(weights @ by[:, START])
+        if start:
+            weight.add_(self.weight, alpha=start)
+            if bias is not None:
+                bias.add_(self.bias, alpha=start)
+        for k, pull in enumerate(self.pulls or ()):
+            share = float(weights[k] * by[k, PULL])
+            weight.add_(pull[0], alpha=share)
+            if bias is not None and pull[1] is not None:
+                bias.add_(pull[1], alpha=share)
+        return weight, bias
+
+    def one(self, k: int, by: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The change of one client."""
+        pulls = None if self.pulls is None else [self.pulls[k]]
+        alone = Dense(self.weight, self.bias, self.x[k : k + 1], self.g[k : k + 1], pulls, self.rows, self.fed)
+        return alone.total(torch.ones(1, dtype=by.dtype), by[k : k + 1])
+
+    def square(self, k: int, by: Tensor) -> float:
+        """The squared norm of one client's change, bias included."""
+        if bool(by[k, START] != 0) or self.pulls is not None:  # then the change is no product of factors alone
+            return math.fsum(float((part.double() ** 2).sum()) for part in self.one(k, by) if part is not None)
+        scaled = (self.g[k] * _spread(by[k : k + 1], by.shape[1] - FIRST, self.rows)[0, 0, :, None]).double()
+        x = self.x[k].double()
+        near = x @ x.T + (0 if self.bias is None else 1)
+        return max(0.0, float(((scaled @ scaled.T) * near).sum()))
+
+    def largest(self) -> Tensor:
+        """[K] a bound of the largest entry of each client's change; not finite where a factor is not."""
+        top = torch.linalg.vector_norm(self.g, float("inf"), dim=(1, 2)) * self.g.shape[1]
+        return top * (1 if self.fed else 1 + torch.linalg.vector_norm(self.x, float("inf"), dim=(1, 2)))
+
+
+def _spread(by: Tensor, t: int, rows: int) -> Tensor:
+    """[A, 1, t * rows] the coefficient of each row of the first t steps."""
+    return by[:, None, FIRST : FIRST + t].repeat_interleave(rows, 2)
+
+
+class Product(torch.autograd.Function):
+    """A dense layer in a graph of ordinary autograd: the weights have no gradient, the factors are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor, layer: Dense, t: int, by: Tensor) -> Tensor:
+        """``anchor`` requires a gradient, so that what comes back is kept even where ``x`` needs none."""
+        ctx.layer, ctx.t, ctx.by = layer, t, by
+        return layer.forward(x, t, by)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        """The gradient of ``x``."""
+        return ctx.layer.backward(grads[0], ctx.t, ctx.by, ctx.needs_input_grad[0]), None, None, None, None

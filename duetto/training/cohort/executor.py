@@ -1,0 +1,169 @@
+"""The executor that trains a cohort in one call."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from duetto import tree as trees
+from duetto.errors import ConfigError, DataError, Error
+from duetto.models.net import fitting
+from duetto.training import sequential
+from duetto.training.cohort.bundle import Factored
+from duetto.training.cohort.group import Group
+from duetto.training.cohort.split import Split, Unsplit, split
+from duetto.training.executor import Task
+from duetto.training.losses import PULLS
+from duetto.training.optimisers import SGD
+from duetto.training.sequential import Sequential
+from duetto.tree import Member, Tree
+from duetto.types import Trained
+
+if TYPE_CHECKING:
+    from duetto.training.client import Client
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Trains clients that start from the same parameters together; those that cannot be, one after the other.
+
+    Attributes:
+        threads: groups of clients that run at the same time; None is one for each processor.
+        max_cohort_bytes: factors beyond this lie in a temporary file, from which the system fetches what it needs.
+
+    Raises:
+        ConfigError: no thread, or no byte.
+    """
+
+    threads: int | None = None
+    max_cohort_bytes: int = 4 << 30
+
+    def __post_init__(self) -> None:
+        if (self.threads is not None and self.threads < 1) or self.max_cohort_bytes < 1:
+            raise ConfigError(f"threads={self.threads} and max_cohort_bytes={self.max_cohort_bytes}", "use at least 1")
+
+    def train(self, client: Client, tasks: Sequence[Task]) -> list[Trained | Error]:
+        """One result a task; deltas are members of a bundle where clients could be trained together."""
+        results: list[Trained | Error | None] = [None] * len(tasks)
+        for members in _alike(client, tasks):
+            trained = self._together(client, [tasks[i] for i in members])
+            for i, each in zip(members, trained, strict=True):
+                results[i] = each
+        return results  # type: ignore[return-value]
+
+    def _together(self, client: Client, tasks: Sequence[Task]) -> Sequence[Trained | Error]:
+        fault = why_not(client, tasks)
+        if fault is not None:
+            return Sequential().train(client, tasks)
+        parts = split(client.net)
+        order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i].data["x"]))
+        threads = min(self.threads or processors(), len(tasks))
+        dealt = [order[j::threads] for j in range(threads)]
+        with _one_thread_an_operation(), self._memory(client, parts, tasks) as allocate:
+            def trained(members: Sequence[int]) -> Group:
+                return Group(client, parts, [tasks[i] for i in members], allocate).run()
+
+            groups = each(trained, dealt)
+        return _results(client, tasks, dealt, groups)
+
+    @contextlib.contextmanager
+    def _memory(self, client: Client, parts: Split, tasks: Sequence[Task]) -> Iterator[Callable[..., Tensor]]:
+        """How to make the zeros that factors are written into."""
+        rows = sum(sequential.steps(client, len(task.data["x"])) for task in tasks) * client.batch_size
+        widths = sum(sum(parts.module.get_submodule(path).weight.shape) for path in parts.dense.values())
+        if 4 * rows * widths <= self.max_cohort_bytes:
+            yield lambda shape, dtype: torch.zeros(shape, dtype=dtype)
+            return
+
+        def from_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            with tempfile.TemporaryFile(prefix="duetto-factors-") as file:
+                size = max(1, math.prod(shape))
+                file.truncate(size * dtype.itemsize)
+                mapped = np.memmap(file, np.uint8, "r+", shape=(size * dtype.itemsize,))
+            return torch.from_numpy(mapped).view(dtype)[: math.prod(shape)].view(shape)
+
+        yield from_file
+
+
+def why_not(client: Client, tasks: Sequence[Task]) -> str | None:
+    """Why these clients cannot be trained together exactly, or with no gain; None where they can."""
+    if not isinstance(client.optimiser, SGD):
+        return f"{type(client.optimiser).__name__} is not linear in the gradients"
+    for term in client.loss:
+        if not (getattr(term, "by_row", False) or isinstance(term, PULLS)):
+            return f"{type(term).__name__} may read more than its row"
+    if not any(getattr(term, "by_row", False) for term in client.loss) or not client.epochs:
+        return "nothing is learned from rows"
+    try:
+        parts = split(client.net)
+    except Unsplit as fault:
+        return str(fault)
+    rows = max(sequential.steps(client, len(task.data["x"])) for task in tasks) * client.batch_size
+    if rows > parts.limit:
+        return f"{rows} rows a client are more than the {parts.limit:.0f} up to which factors are smaller than weights"
+    return None
+
+
+def _alike(client: Client, tasks: Sequence[Task]) -> list[list[int]]:
+    """Tasks that start from the very same parameters, and have the same columns."""
+    groups: dict[Any, list[int]] = {}
+    for i, task in enumerate(tasks):
+        mark = (id(task.start["params"]), tuple(sorted((name, c.shape[1:], c.dtype.str) for name, c in task.data.items())))
+        groups.setdefault(mark if len(task.data["x"]) else i, []).append(i)
+    return list(groups.values())
+
+
+def _results(client: Client, tasks: Sequence[Task], dealt: Sequence[Sequence[int]], groups: Sequence[Group]) -> list[Trained]:
+    start = tasks[0].start["params"]
+    deltas = Factored(groups, "delta", start, each)
+    gradients = Factored(groups, "gradients", start, each) if client.sums_gradients else None
+    results: dict[int, Trained] = {}
+    for members, group in zip(dealt, groups, strict=True):
+        for k, i in enumerate(members):
+            number = len(results)
+            results[i] = Trained(
+                start,
+                Member(deltas, number),
+                {} if gradients is None else Member(gradients, number),
+                group.steps[k],
+                group.sizes[k],
+                float(group.losses[k]),
+            )
+    return [results[i] for i in range(len(tasks))]
+
+
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(processors(), "duetto-cohort", lambda: torch.set_num_threads(1))
+
+
+def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """``function`` of every item, in threads; a lone one here."""
+    return [function(items[0])] if len(items) == 1 else list(_threads().map(function, items))
+
+
+@contextlib.contextmanager
+def _one_thread_an_operation() -> Iterator[None]:
+    """Threads of operations beside threads of clients would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
