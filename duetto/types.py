@@ -8,6 +8,7 @@ algorithm and imports no library but numpy.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import itertools
 from abc import ABC, abstractmethod
@@ -203,17 +204,55 @@ class Peer(ABC):
         yield await self.ask(skill, tree, key=key, deadline=deadline)
 
 
-class Group(Protocol):
+class Group(ABC):
     """Many peers as columns: a fleet. A peer exists while it is asked."""
 
     names: Sequence[str]
     traits: Mapping[str, Array]
 
+    @abstractmethod
     def __len__(self) -> int:
         """How many they are."""
 
+    @abstractmethod
     def peer(self, name: str) -> Peer:
         """The peer of that name."""
+
+    async def ask(
+        self,
+        names: Sequence[str],
+        skill: Skill,
+        send: Callable[[Peer], Tree],
+        *,
+        key: Key,
+        deadline: float | None = None,
+        enough: int | None = None,
+    ) -> Sequence[Reply]:
+        """Ask several at once, each with ``send(peer)`` and its own key ``(*key, name)``; replies in their order.
+
+        Once ``enough`` have answered, the others are late: a failure. A world may know how to ask many faster.
+        """
+
+        async def one(name: str) -> Reply:
+            peer = self.peer(name)
+            return await peer.ask(skill, send(peer), key=(*key, name), deadline=deadline)
+
+        asked = {asyncio.ensure_future(one(name)): name for name in names}
+        waiting = set(asked)
+        try:
+            while waiting and (enough is None or sum(_answered(task) for task in asked) < enough):
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+        return [task.result() if task.done() else Reply(name, failure=LATE) for task, name in asked.items()]
+
+
+LATE = "late: enough had answered"
+
+
+def _answered(task: asyncio.Future[Reply]) -> bool:
+    return task.done() and task.result().failure is None
 
 
 Role: TypeAlias = Callable[..., AsyncIterator["Record"]]
@@ -532,7 +571,8 @@ class Collect(Protocol):
 
     async def gather(
         self,
-        peers: Sequence[Peer],
+        group: Group,
+        names: Sequence[str],
         skill: Skill,
         send: Callable[[Peer], Tree],
         *,
@@ -542,23 +582,29 @@ class Collect(Protocol):
         like: Tree,
         key: Key,
         deadline: float | None,
+        enough: int | None = None,
     ) -> tuple[Tree | None, Replies]:
-        """Ask all peers at once and aggregate in the order of ``peers``; None where no reply came through.
+        """Ask these of the group at once and aggregate in their order; None where no reply came through.
 
-        ``send(peer)`` is the encoded message; ``decode`` turns a reply's tree back; ``like`` is what the gate
+        ``send(peer)`` is the encoded message; once ``enough`` have answered, the others are late; ``decode`` turns a reply's tree back; ``like`` is what the gate
         compares a delta's structure with. Replies come back without
         their trees; a rejected one has a failure.
         """
 
 
 class ServerUpdate(ABC, Generic[S]):
-    """The cloud's side of an algorithm. It may hold public data (FedDF)."""
+    """The cloud's side of an algorithm. It may hold public data (FedDF).
+
+    ``personal``: what is sent depends on the peer; else :meth:`send` gets None for a peer, once for all.
+    """
+
+    personal: ClassVar[bool] = False
 
     def init(self, params: Tree) -> S:
         """What the server remembers between rounds."""
         return {}  # type: ignore[return-value]
 
-    def send(self, state: S, params: Tree, peer: Peer) -> Tree:
+    def send(self, state: S, params: Tree, peer: Peer | None) -> Tree:
         """What a peer gets; by default the parameters."""
         return {"params": params}
 
@@ -772,6 +818,10 @@ class Record:
             scored["truth"] = int(truth)
             scored["correct"] = int(label == truth)
         return cls("answer", step, scored, answer.cost)
+
+    def measuring(self, **metrics: float | str) -> Record:
+        """The record with further metrics."""
+        return replace(self, metrics={**self.metrics, **metrics})
 
     def at(self, time: float, party: str) -> Record:
         """The record as a world logs it."""

@@ -772,7 +772,8 @@ class Secure:
 
     async def gather(
         self,
-        peers: Sequence[Peer],
+        group: Group,
+        names: Sequence[str],
         skill: Skill,
         send: Callable[[Peer], Tree],
         *,
@@ -782,15 +783,13 @@ class Secure:
         like: Tree,
         key: Key,
         deadline: float | None,
+        enough: int | None = None,
     ) -> tuple[Tree | None, Replies]:
         """Linear aggregators only."""
         assert aggregator.linear
         assert isinstance(skill, Coded)
-        cohort = tuple(peer.name for peer in peers)
-        masked = Masked(replace(skill, back=Chain()), aggregator, skill.back, gate, cohort)
-        replies = await asyncio.gather(
-            *(peer.ask(masked, send(peer), key=(*key, peer.name), deadline=deadline) for peer in peers)
-        )
+        masked = Masked(replace(skill, back=Chain()), aggregator, skill.back, gate, tuple(names))
+        replies = await group.ask(names, masked, send, key=key, deadline=deadline)
         total = reduce(trees.add, (reply.tree for reply in replies))
         collected = aggregator.finish(decode(total))[1]
         assert gate(Reply("everybody", collected), like) is None
@@ -1074,8 +1073,11 @@ class Narrow(Average):
 
     view: View
 
-    def send(self, state: Any, params: Tree, peer: Peer) -> Tree:
+    personal: ClassVar[bool] = True
+
+    def send(self, state: Any, params: Tree, peer: Peer | None) -> Tree:
         """The part."""
+        assert peer is not None
         return {"params": self.view.travels(params, peer.name)}
 
 
@@ -1087,7 +1089,8 @@ class Partial:
 
     async def gather(
         self,
-        peers: Sequence[Peer],
+        group: Group,
+        names: Sequence[str],
         skill: Skill,
         send: Callable[[Peer], Tree],
         *,
@@ -1097,10 +1100,10 @@ class Partial:
         like: Tree,
         key: Key,
         deadline: float | None,
+        enough: int | None = None,
     ) -> tuple[Tree | None, Replies]:
         """Ask, decode, index, gate, add."""
-        asked = (peer.ask(skill, send(peer), key=(*key, peer.name), deadline=deadline) for peer in peers)
-        state, replies = aggregator.init(), await asyncio.gather(*asked)
+        state, replies = aggregator.init(), await group.ask(names, skill, send, key=key, deadline=deadline)
         for reply in replies:
             said = decode(reply.tree)
             index = self.view.index(like, reply.sender)

@@ -92,7 +92,7 @@ def _fault(tree: Tree, like: Tree, index: Index, pointer: str = "") -> str | Non
 
 def _misfit(shape: tuple[int, ...], leaf: Array, like: Array) -> str | None:
     """Why an array of this shape, with the dtype of ``leaf``, is none like ``like``."""
-    if _kind(leaf) != _kind(like):
+    if leaf.dtype != like.dtype and _kind(leaf) != _kind(like):
         return f"has dtype {leaf.dtype}, not {like.dtype}"
     return None if shape == tuple(like.shape) else f"has shape {shape}, not {tuple(like.shape)}"
 

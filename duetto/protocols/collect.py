@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from duetto.errors import Error
 from duetto.tree import Tree
-from duetto.types import Aggregator, Cost, Gate, Key, Peer, Replies, Reply, Skill
+from duetto.types import Aggregator, Cost, Gate, Group, Key, Peer, Replies, Reply, Skill
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,8 @@ class Plain:
 
     async def gather(
         self,
-        peers: Sequence[Peer],
+        group: Group,
+        names: Sequence[str],
         skill: Skill,
         send: Callable[[Peer], Tree],
         *,
@@ -31,11 +31,11 @@ class Plain:
         like: Tree,
         key: Key,
         deadline: float | None,
+        enough: int | None = None,
     ) -> tuple[Tree | None, Replies]:
         """Ask, decode, gate, add; a failure or a rejected reply counts as nothing and says why."""
-        asked = (peer.ask(skill, send(peer), key=(*key, peer.name), deadline=deadline) for peer in peers)
         kept, good = [], []
-        for heard in await asyncio.gather(*asked):
+        for heard in await group.ask(names, skill, send, key=key, deadline=deadline, enough=enough):
             reply = _read(heard, decode)
             if reply.failure is None and (fault := gate(reply, like)) is not None:
                 reply = replace(reply, failure=f"rejected: {fault}")

@@ -6,7 +6,7 @@ again goes on after the last finished round.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,21 @@ import numpy as np
 from duetto.protocols.coded import Coded
 from duetto.protocols.collect import together
 from duetto.tree import Tree
-from duetto.types import Action, Algorithm, Group, Key, Local, Peer, Record, Role, Seen
+from duetto.types import Action, Algorithm, Group, Key, Local, Move, Peer, Record, Replies, Role, Seen
+
+Measure = Callable[[Tree], Mapping[str, float]]
 
 
-def rounds(algorithm: Algorithm, *, steps: int, seed: int = 0, deadline: float | None = None) -> Role:
+def rounds(
+    algorithm: Algorithm,
+    *,
+    steps: int,
+    seed: int = 0,
+    deadline: float | None = None,
+    enough: int | None = None,
+    measure: Measure | None = None,
+    every: int = 1,
+) -> Role:
     """The cloud's role of learning together for so many rounds; logs one record a round.
 
     Args:
@@ -25,13 +36,18 @@ def rounds(algorithm: Algorithm, *, steps: int, seed: int = 0, deadline: float |
         steps: rounds in all, those before a resumed one included.
         seed: of cohorts and local training.
         deadline: seconds after which a round goes on without those who have not answered.
+        enough: answers after which a round goes on without the others (over-selection, Bonawitz et al. 2019).
+        measure: numbers about the parameters, for the record, after every ``every`` rounds and the last one.
     """
 
     async def role(fleet: Group, local: Local) -> AsyncIterator[Record]:
         if "params" not in local.memory:
             local.memory = begun(algorithm, local.memory)
         for step in range(int(local.memory["rounds"]["step"]), steps):
-            local.memory, record = await one_round(algorithm, fleet, local.memory, (seed, "round", step), deadline)
+            key = (seed, "round", step)
+            local.memory, record = await one_round(algorithm, fleet, local.memory, key, deadline, enough)
+            if measure is not None and ((step + 1) % every == 0 or step + 1 == steps):
+                record = record.measuring(**measure(local.memory["params"]))
             yield record
 
     return role
@@ -44,46 +60,77 @@ def begun(algorithm: Algorithm, memory: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 async def one_round(
-    algorithm: Algorithm, fleet: Group, memory: Mapping[str, Any], key: Key, deadline: float | None = None
+    algorithm: Algorithm,
+    fleet: Group,
+    memory: Mapping[str, Any],
+    key: Key,
+    deadline: float | None = None,
+    enough: int | None = None,
 ) -> tuple[Mapping[str, Any], Record]:
     """One round: the memory after it, and its record."""
     state, params = memory["rounds"], memory["params"]
-    peers, cohort = _cohort(algorithm, fleet, state["cohort"], (*key, "cohort"))
-    skill = Coded(algorithm.client, algorithm.down, algorithm.up)
-    version = int(memory["version"])
-
-    def send(peer: Peer) -> Tree:
-        message = algorithm.server.send(state["server"], params, peer)
-        return algorithm.down.encode(algorithm.down.init(), message, (*key, "down"))[1]
-
+    seen = seen_of(fleet)
+    chooser, move = algorithm.cohort.choose(state["cohort"], seen, (*key, "cohort"))
+    names = [fleet.names[row] for row in np.flatnonzero(np.asarray(move.action) == Action.ASK).tolist()]
     collected, replies = await algorithm.collect.gather(
-        peers,
-        skill,
-        send,
+        fleet,
+        names,
+        Coded(algorithm.client, algorithm.down, algorithm.up),
+        sending(algorithm, state["server"], params, (*key, "down")),
         gate=algorithm.gate,
         aggregator=algorithm.aggregator,
         decode=algorithm.up.decode,
         like=algorithm.server.expects(params),
         key=key,
         deadline=deadline,
+        enough=enough,
     )
     server, params = algorithm.server.step(
-        state["server"], params, collected, cohort_size=len(peers), fleet_size=len(fleet), key=(*key, "server")
+        state["server"], params, collected, cohort_size=len(names), fleet_size=len(fleet), key=(*key, "server")
     )
     step = int(state["step"])
-    after = {"step": np.int64(step + 1), "server": server, "cohort": cohort}
-    record = Record("rounds", step, _metrics(replies), together(replies))
-    return {**memory, "params": params, "version": np.int64(version + 1), "rounds": after}, record
+    after = {"step": np.int64(step + 1), "server": server, "cohort": learned(algorithm, chooser, seen, move, replies)}
+    record = Record("rounds", step, told(replies), together(replies))
+    return {**memory, "params": params, "version": np.int64(int(memory["version"]) + 1), "rounds": after}, record
 
 
-def _cohort(algorithm: Algorithm, fleet: Group, state: Any, key: Key) -> tuple[list[Peer], Any]:
-    seen = Seen(size=len(fleet), features=np.column_stack([fleet.traits[name] for name in sorted(fleet.traits)]))
-    state, move = algorithm.cohort.choose(state, seen, key)
-    chosen = np.flatnonzero(np.asarray(move.action) == Action.ASK).tolist()
-    return [fleet.peer(fleet.names[row]) for row in chosen], state
+def seen_of(fleet: Group) -> Seen:
+    """What a cohort policy sees of the fleet."""
+    traits = fleet.traits
+    link = {"online": traits["online"]} if "online" in traits else None
+    return Seen(size=len(fleet), traits=traits, link=link)
 
 
-def _metrics(replies: Sequence[Any]) -> Mapping[str, float | str]:
+def sending(algorithm: Algorithm, state: Any, params: Tree, key: Key) -> Callable[[Peer], Tree]:
+    """What each peer is sent, encoded; a message that is the same for all is made once."""
+
+    def encoded(peer: Peer | None) -> Tree:
+        message = algorithm.server.send(state, params, peer)
+        return algorithm.down.encode(algorithm.down.init(), message, key)[1]
+
+    if algorithm.server.personal:
+        return encoded
+    same = encoded(None)
+    return lambda peer: same
+
+
+def learned(algorithm: Algorithm, state: Any, seen: Seen, move: Move, replies: Replies) -> Any:
+    """The cohort policy's state after it has heard how its choice went.
+
+    It sees ``loss`` and ``seconds`` of those who answered, NaN elsewhere; the reward is 1 where the answer counted,
+    0 where it did not, NaN where nobody was asked.
+    """
+    rows = np.flatnonzero(np.asarray(move.action) == Action.ASK)
+    loss, seconds, reward = (np.full(seen.size, np.nan) for _ in range(3))
+    for row, reply in zip(rows.tolist(), replies, strict=True):
+        reward[row] = float(reply.failure is None)
+        if reply.failure is None:
+            loss[row], seconds[row] = reply.metrics.get("loss", np.nan), reply.cost.seconds
+    heard = Seen(size=seen.size, link=seen.link, traits={**(seen.traits or {}), "loss": loss, "seconds": seconds})
+    return algorithm.cohort.learn(state, heard, move, reward)
+
+
+def told(replies: Sequence[Any]) -> Mapping[str, float | str]:
     """The cohort, who failed and why, and the mean of what the clients measured, by weight."""
     good = [reply for reply in replies if reply.failure is None]
     failed = [f"{reply.sender}: {reply.failure}" for reply in replies if reply.failure is not None]
@@ -91,7 +138,7 @@ def _metrics(replies: Sequence[Any]) -> Mapping[str, float | str]:
     if failed:
         metrics["failures"] = "; ".join(failed[:5]) + (f"; and {len(failed) - 5} more" if len(failed) > 5 else "")
     for name in sorted({name for reply in good for name in reply.metrics}):
-        told = [(reply.metrics[name], reply.weight) for reply in good if name in reply.metrics]
-        if (weight := sum(weight for _, weight in told)) > 0:
-            metrics[name] = sum(value * weight for value, weight in told) / weight
+        heard = [(reply.metrics[name], reply.weight) for reply in good if name in reply.metrics]
+        if (weight := sum(weight for _, weight in heard)) > 0:
+            metrics[name] = sum(value * weight for value, weight in heard) / weight
     return metrics

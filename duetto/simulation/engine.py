@@ -25,10 +25,10 @@ from duetto.simulation import energy
 from duetto.simulation.clock import RANK, Clock
 from duetto.simulation.energy import Profile
 from duetto.simulation.fleet import Fleet
-from duetto.simulation.inflight import Cell, InFlight, Job
+from duetto.simulation.inflight import Cell, InFlight, Job, run_together
 from duetto.simulation.link import Direction, Link, Network, named
 from duetto.tree import Tree
-from duetto.types import Cost, Group, Key, Local, Party, Peer, Record, Reply, Role, Skill
+from duetto.types import LATE, Cost, Group, Key, Local, Party, Peer, Record, Reply, Role, Skill
 
 T = TypeVar("T")
 CLOUD = "cloud"
@@ -109,6 +109,15 @@ def _party(given: Party | Role | None) -> Party:
     return given if isinstance(given, Party) else Party(roles=(given,))
 
 
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """What one of many is asked."""
+
+    name: str
+    tree: Tree
+    key: Key
+
+
 @dataclass(eq=False)
 class _Member:
     """A party while it is asked or runs a role."""
@@ -139,8 +148,13 @@ class _Everybody(Group):
     """The fleet as the cloud sees it."""
 
     def __init__(self, world: _World, asker: _Member) -> None:
-        self.names, self.traits = world.fleet.names, world.fleet.traits
+        self.names = world.fleet.names
         self._world, self._asker = world, asker
+
+    @property
+    def traits(self) -> Mapping[str, np.ndarray]:  # type: ignore[override]
+        """The fleet's, and who is online now."""
+        return self._world.fleet.traits | self._world.online()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -150,6 +164,22 @@ class _Everybody(Group):
             raise ConfigError(f"no user of the fleet is called {name!r}", "names are in fleet.names")
         row = self._world.fleet.row[name]
         return _Asked(self._world, self._asker, name, {trait: column[row] for trait, column in self.traits.items()})
+
+    async def ask(
+        self,
+        names: Sequence[str],
+        skill: Skill,
+        send: Callable[[Peer], Tree],
+        *,
+        key: Key,
+        deadline: float | None = None,
+        enough: int | None = None,
+    ) -> Sequence[Reply]:
+        peers = [self.peer(name) for name in names]
+        asks = [Ask(name, send(peer), (*key, name)) for name, peer in zip(names, peers, strict=True)]
+        if deadline is None and enough is None and self._world.alone(self._asker, names):
+            return await self._world.ask_all(self._asker, skill, asks)
+        return await self._world.ask_each(self._asker, skill, asks, deadline, enough)
 
 
 class _World:
@@ -181,6 +211,7 @@ class _World:
         self.rest: dict[str, tuple[Mapping[str, Any], float | None]] = {}  # memory and radio of devices at rest
         self.jobs = InFlight()
         self.waits: dict[int, str] = {}
+        self.busy: dict[str, asyncio.Future[None]] = {}  # devices that were asked together, until all have answered
         self.members = {
             CLOUD: _Member(
                 CLOUD,
@@ -203,19 +234,34 @@ class _World:
         if name not in self.members:
             if name not in self.fleet.row:
                 raise ConfigError(f"no party is called {name!r}", "ask the cloud, or a user of the fleet")
-            memory, radio = self.rest.pop(name, (self.fleet.memory, None))
-            cell = Cell(Local(self.fleet.data(name), memory))
-            link = self.network.link((self.seed, "link", name))
-            self.members[name] = _Member(name, cell, self.skills, self.fleet.of(name), link, [0.0], radio=radio)
+            self.members[name] = self._at_rest(name)
         return self.members[name]
+
+    def _at_rest(self, name: str) -> _Member:
+        """A device as it was left."""
+        memory, radio = self.rest.pop(name, (self.fleet.memory, None))
+        cell = Cell(Local(self.fleet.data(name), memory))
+        link = self.network.link((self.seed, "link", name))
+        return _Member(name, cell, self.skills, self.fleet.of(name), link, [0.0], radio=radio)
 
     def _let_go(self, member: _Member) -> None:
         """A device that is not needed any more leaves only what it changed."""
         if member.held or member.cell.jobs:
             return
         del self.members[member.name]
-        if member.cell.local.memory is not self.fleet.memory or member.radio is not None:
-            self.rest[member.name] = (member.cell.local.memory, member.radio)
+        self._rest(member)
+
+    def _rest(self, device: _Member) -> None:
+        """Leave what a device has changed."""
+        if device.cell.local.memory is not self.fleet.memory or device.radio is not None:
+            self.rest[device.name] = (device.cell.local.memory, device.radio)
+
+    def online(self) -> dict[str, np.ndarray]:
+        """Who can be reached now, as a trait; nothing where everybody always can."""
+        return {} if self.fleet.online is None else {"online": self.fleet.online(self.clock.time())}
+
+    def _gone(self, device: _Member) -> bool:
+        return device.name != CLOUD and bool(self.online()) and not self.online()["online"][self.fleet.row[device.name]]
 
     def _waiting(self) -> str:
         """Who waits for whom, for the message of a deadlock."""
@@ -224,29 +270,142 @@ class _World:
 
     # ----------------------------------------------------------------------------------------------- asking
 
-    async def ask(self, asker: _Member, name: str, skill: Skill, tree: Tree, key: Key, deadline: float | None) -> Reply:
+    async def ask(
+        self,
+        asker: _Member,
+        name: str,
+        skill: Skill,
+        tree: Tree,
+        key: Key,
+        deadline: float | None,
+        limits: set[asyncio.Timeout] | None = None,
+    ) -> Reply:
+        while name in self.busy:
+            await self.busy[name]
         peer = self.member(name)
         if skill.name not in peer.skills:
             self._let_go(peer)
-            return Reply(name, failure=f"{name} does not offer {skill.name}")
+            return Reply(name, failure=_not_offered(name, skill))
         began, spent, token = self.clock.time(), [Cost()], object()
         self.waits[id(token)] = f"{asker.name} waits for {name} to {skill.name}"
         peer.held += 1
         try:
             async with asyncio.timeout(deadline) as limit:
+                if limits is not None:
+                    limits.add(limit)
                 reply = await self._ask(asker, peer, Job(skill, peer.cell, tree, key, asker.name), spent)
+                if limits is not None:
+                    limits.remove(limit)
         except TimeoutError:
             if not limit.expired():
                 raise  # a skill's own
-            reply = Reply(name, failure=f"no answer within {deadline:g} s")
+            late = deadline is None or self.clock.time() < began + deadline
+            reply = Reply(name, failure=LATE if late else f"no answer within {deadline:g} s")
         finally:
             del self.waits[id(token)]
             peer.held -= 1
             self._let_go(peer)
         return replace(reply, cost=replace(spent[0], seconds=self.clock.time() - began))
 
+    async def ask_each(
+        self, asker: _Member, skill: Skill, asks: Sequence[Ask], deadline: float | None, enough: int | None
+    ) -> Sequence[Reply]:
+        """Ask several, each for itself; once ``enough`` have answered, the others are cut off."""
+        limits: set[asyncio.Timeout] = set()
+        tasks = [
+            asyncio.ensure_future(self.ask(asker, each.name, skill, each.tree, each.key, deadline, limits))
+            for each in asks
+        ]
+        if enough is not None:
+            waiting = set(tasks)
+            while waiting and sum(task.done() and task.result().failure is None for task in tasks) < enough:
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for limit in limits if waiting else ():
+                limit.reschedule(self.clock.time())
+        return await asyncio.gather(*tasks)
+
+    def alone(self, asker: _Member, names: Sequence[str]) -> bool:
+        """Whether nobody but ``asker`` has, or can come to have, to do with these devices meanwhile."""
+        apart = asker.name == CLOUD and not self.device.roles and self.fleet.online is None
+        return apart and len(set(names)) == len(names) and not any(n in self.members or n in self.busy for n in names)
+
+    async def ask_all(self, asker: _Member, skill: Skill, asks: Sequence[Ask]) -> Sequence[Reply]:
+        """As :meth:`ask_each`, of devices at rest that nobody else asks meanwhile: then all that happens to one of
+        them is known as soon as it is asked, and costs no event on the clock."""
+        if not asks:
+            return []
+        if skill.name not in self.skills:
+            return [Reply(each.name, failure=_not_offered(each.name, skill)) for each in asks]
+        began, token = self.clock.time(), object()
+        self.waits[id(token)] = f"{asker.name} waits for {asks[0].name} and others to {skill.name}"
+        done = asyncio.get_running_loop().create_future()
+        self.busy.update((each.name, done) for each in asks)
+        members = [self._at_rest(each.name) for each in asks]
+        jobs = [
+            Job(skill, member.cell, each.tree, each.key, asker.name) for member, each in zip(members, asks, strict=True)
+        ]
+        sizes: dict[Any, int] = {}
+        try:
+            spent = [self._there(member, job, began, sizes) for member, job in zip(members, jobs, strict=True)]
+            run_together([job for job in jobs if job.finish is not None and job.failure is None])
+            replies = [
+                self._back(member, job, cost, began, sizes)
+                for member, job, cost in zip(members, jobs, spent, strict=True)
+            ]
+            await self._until(began + max(reply.cost.seconds for reply in replies))
+        finally:
+            for member in members:
+                self._rest(member)
+                del self.busy[member.name]
+            del self.waits[id(token)]
+            done.set_result(None)
+        return replies
+
+    def _there(self, member: _Member, job: Job, began: float, sizes: dict[Any, int]) -> Cost:
+        """A message arrives and is worked on, as far as that depends on nobody: sets when the job finishes."""
+        if id(job.tree) not in sizes:
+            sizes[id(job.tree)] = trees.size(trees.spec(job.tree))
+        arrival, cost = self._leg(member, "down", sizes[id(job.tree)], began)
+        job.finish = arrival
+        try:
+            seconds, joules = energy.compute(member.profile, job.skill.work(member.cell.local, job.tree))
+        except Error as error:
+            job.failure = str(error)
+            return cost
+        job.seconds, job.finish = seconds, arrival + seconds
+        return cost + Cost(joules=joules)
+
+    def _back(self, member: _Member, job: Job, cost: Cost, began: float, sizes: dict[Any, int]) -> Reply:
+        """What a device answers, and when that arrives."""
+        assert job.finish is not None
+        if job.result is None:
+            return Reply(member.name, failure=job.failure, cost=replace(cost, seconds=job.finish - began))
+        local, answer = job.result
+        version = int(member.cell.local.memory.get("version", 0))
+        member.cell.local.memory = local.memory
+        if (form := _form(answer)) not in sizes:
+            sizes[form] = trees.size(trees.spec(answer))
+        arrival, back = self._leg(member, "up", sizes[form], job.finish)
+        total = replace(cost + back, seconds=arrival - began)
+        return Reply(member.name, answer, version=version, metrics={"compute_seconds": job.seconds}, cost=total)
+
+    def _leg(self, device: _Member, direction: Direction, nbytes: int, begin: float) -> tuple[float, Cost]:
+        """When a message over a free link arrives, and what it costs."""
+        assert device.link is not None
+        arrival = device.link.sent(begin, nbytes, direction)
+        last = max(begin, arrival - device.link.rtt_seconds / 2)
+        quiet = self._quiet(device, begin)
+        device.radio = max(last, device.radio or 0.0)
+        return arrival, self._carried(direction, nbytes, last - begin, quiet)
+
+    def _quiet(self, device: _Member, begin: float) -> float:
+        """How long the radio's tail burnt before a transfer; the first use stands in for the last one's."""
+        return self.radio.tail_seconds if device.radio is None else max(0.0, begin - device.radio)
+
     async def _ask(self, asker: _Member, peer: _Member, job: Job, spent: list[Cost]) -> Reply:
         """There, work, and back; ``spent`` tells also what a deadline cut short has cost."""
+        if self._gone(peer):
+            return Reply(peer.name, failure=f"{peer.name} is offline")
         self.jobs.add(job)
         try:
             await self._carry(asker, peer, job.tree, spent)
@@ -271,6 +430,8 @@ class _World:
             self.clock.call_at(job.finish, self._abandoned, peer, job)
             raise
         self.jobs.finish(job)
+        if self._gone(peer):
+            return Reply(peer.name, failure=f"{peer.name} dropped out")
         if job.result is None:
             return Reply(peer.name, failure=job.failure)
         answer = job.result[1]
@@ -302,8 +463,7 @@ class _World:
             begin = self.clock.time()
             arrival = link.sent(begin, nbytes, direction)
             last = max(begin, arrival - delay)
-            # The radio's tail is charged when it is next used; the first use stands in for the last one's.
-            quiet = self.radio.tail_seconds if device.radio is None else max(0.0, begin - device.radio)
+            quiet = self._quiet(device, begin)  # a tail is charged when the radio is next used
             device.radio = max(last, device.radio or 0.0)
             try:
                 await self._until(last)
@@ -409,6 +569,19 @@ class _World:
 def _reach(reached: asyncio.Future[None]) -> None:
     if not reached.done():  # its asker may have gone at this very moment
         reached.set_result(None)
+
+
+def _form(tree: Tree) -> Any:
+    """What decides how many bytes a tree takes: answers to one question mostly agree in it."""
+    if isinstance(tree, trees.Member):
+        return id(tree.bundle)
+    if isinstance(tree, Mapping):
+        return tuple((name, _form(child)) for name, child in tree.items())
+    return getattr(tree, "shape", ()), getattr(tree, "dtype", type(tree))
+
+
+def _not_offered(name: str, skill: Skill) -> str:
+    return f"{name} does not offer {skill.name}"
 
 
 def _named(table: Mapping[str, T], name: str, kind: str) -> T:

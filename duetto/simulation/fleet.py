@@ -26,6 +26,8 @@ class Fleet:
         examples: [n] how many examples each has (a trait that cohort policies may read).
         data: user name -> what that device holds; called while the device is asked or runs a role, not before.
         memory: what every device remembers at first, a mapping.
+        online: virtual time in seconds -> [n] bool, who can be reached; None is everybody, always. Who is gone when
+            it should answer has dropped out.
     """
 
     names: Sequence[str]
@@ -34,6 +36,7 @@ class Fleet:
     examples: np.ndarray
     data: Callable[[str], Any] = field(default=lambda name: None)
     memory: Mapping[str, Any] = field(default_factory=dict)
+    online: Callable[[float], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.names) == len(self.profile) == len(self.examples):
@@ -51,7 +54,7 @@ class Fleet:
         return {name: i for i, name in enumerate(self.names)}
 
     @cached_property
-    def traits(self) -> Mapping[str, np.ndarray]:
+    def traits(self) -> dict[str, np.ndarray]:
         """What a cohort policy may know of every device: ``examples`` and ``flops``, each [n]."""
         return {"examples": self.examples, "flops": np.array([p.flops for p in self.profiles])[self.profile]}
 
@@ -67,6 +70,7 @@ def fleet(
     examples: Sequence[int] | np.ndarray | None = None,
     data: Callable[[str], Any] = lambda name: None,
     memory: Mapping[str, Any] | None = None,
+    online: Callable[[float], np.ndarray] | None = None,
     seed: int = 0,
 ) -> Fleet:
     """A fleet whose devices are drawn from a mix.
@@ -77,6 +81,7 @@ def fleet(
         examples: [n] how many each holds; 1 where not said.
         data: user name -> data.
         memory: what every device starts with.
+        online: who can be reached when; see :class:`Fleet`.
         seed: draws the profiles; a user keeps its device whoever else is in the fleet.
 
     Raises:
@@ -101,4 +106,5 @@ def fleet(
         examples=np.ones(len(names), np.int64) if examples is None else np.asarray(examples, np.int64),
         data=data,
         memory=dict(memory or {}),
+        online=online,
     )

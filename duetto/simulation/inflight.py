@@ -35,6 +35,7 @@ class Job:
         read: the memory that it ran on.
         result: what it returned.
         failure: one line, where the skill refused.
+        seconds: of computing.
     """
 
     skill: Skill
@@ -46,6 +47,7 @@ class Job:
     read: Mapping[str, Any] | None = None
     result: tuple[Local, Tree] | None = None
     failure: str | None = None
+    seconds: float = 0.0
 
     @property
     def done(self) -> bool:
@@ -105,6 +107,11 @@ class InFlight:
 
     def _writes(self) -> list[Job]:
         return [job for job in self._jobs if job.skill.writes and job.finish is not None]
+
+
+def run_together(jobs: list[Job]) -> None:
+    """Run uses at parties that do nothing else meanwhile, each on what its party remembers now."""
+    _in_groups([(job, job.cell.local.memory) for job in jobs])
 
 
 def _in_groups(turn: list[tuple[Job, Mapping[str, Any]]]) -> None:

@@ -79,6 +79,11 @@ class Link:
         finish = max(time, trace.after(time + self.offset, megabits) - self.offset)
         return finish + (0.5 + _repeats(-(-nbytes // SEGMENT_BYTES), self.loss)) * self.rtt_seconds
 
+    @property
+    def steady(self) -> bool:
+        """Whether it never changes, so that it does not matter when it began."""
+        return self.up.steady and self.down.steady and not self.outages
+
     def online(self, time: float) -> bool:
         """Whether both directions let something through at ``time``."""
         return self.mbps(time, "up") > 0 and self.mbps(time, "down") > 0
@@ -125,6 +130,8 @@ class Network:
 
     def link(self, key: Key) -> Link:
         """One of the links, begun at a random time of its trace; the same for the same key."""
+        if len(self.links) == 1 and self.links[0].steady:
+            return self.links[0]
         random = rng((*key, "link"))
         link = self.links[int(random.integers(len(self.links)))]
         return replace(link, offset=float(random.uniform(0, link.down.seconds[-1])))

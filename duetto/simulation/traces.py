@@ -71,6 +71,11 @@ class Trace:
     def _peak(self) -> float:
         return float(self.mbps.max())
 
+    @property
+    def steady(self) -> bool:
+        """Whether it never changes."""
+        return len(self.mbps) == 1
+
     def at(self, time: float) -> float:
         """Mbit/s at ``time``; an edge belongs to what follows it."""
         inside = time % self.seconds[-1]
@@ -87,6 +92,8 @@ class Trace:
 
         Exact but for rounding, that is; what only rounding leaves over does not wait for the end of an outage.
         """
+        if self.steady:
+            return start + megabits / float(self.mbps[0])
         period, total = self.seconds[-1], self._passed[-1]
         rounding = 16 * np.finfo(np.float64).eps * (total + megabits + abs(start) * self._peak)
         if megabits <= rounding:

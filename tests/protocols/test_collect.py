@@ -17,7 +17,7 @@ from duetto.protocols import Plain
 from duetto.protocols.collect import together
 from duetto.simulation.clock import Clock
 from duetto.tree import Tree
-from duetto.types import Aggregator, Chain, Codec, Cost, Key, Local, Peer, Replies, Reply, Skill
+from duetto.types import Aggregator, Chain, Codec, Cost, Group, Key, Local, Peer, Replies, Reply, Skill
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,19 @@ class Ready(Peer):
         return Reply(self.name, self.tree, version=7, metrics={"compute_seconds": 2.0}, cost=cost)
 
 
+@dataclass(eq=False)
+class Few(Group):
+    """Some peers."""
+
+    peers: Sequence[Ready]
+
+    def __len__(self) -> int:
+        return len(self.peers)
+
+    def peer(self, name: str) -> Peer:
+        return next(peer for peer in self.peers if peer.name == name)
+
+
 LIKE = {"w": np.zeros((2, 3)), "b": np.zeros(2, np.float32)}
 
 
@@ -63,7 +76,8 @@ def gathered(
     settings: dict[str, Any] = {"gate": Gate(norm=None), "deadline": None, **more}
     return Clock().run(
         Plain().gather(
-            peers,
+            Few(peers),
+            [peer.name for peer in peers],
             Train(),
             lambda peer: {"to": peer.name},
             aggregator=aggregator or Mean(),

@@ -77,7 +77,7 @@ class InTurn(Policy[Any]):
         return {"turn": np.int64(0)}
 
     def choose(self, state: Any, seen: Seen, key: Key) -> tuple[Any, Move]:
-        order = np.argsort(-seen.features[:, 0], kind="stable")
+        order = np.argsort(-seen.traits["examples"], kind="stable")
         chosen = np.arange(seen.size) == order[int(state["turn"]) % seen.size]
         return {"turn": state["turn"] + 1}, Move.sure(np.where(chosen, Action.ASK, Action.STOP), "in turn")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -50,7 +51,8 @@ class Factored(Bundle):
     def finite(self, i: int) -> bool:
         """From the largest factors; where their product might be beyond the dtype, by looking."""
         group, k = self._place[i]
-        if self._bounds[group][k] < np.sqrt(torch.finfo(group.dtype).max):
+        tops = [float(group.own(k, self.what).abs().sum()), *(layer.largest(k) for layer in group.dense.values())]
+        if sum(tops) < math.sqrt(torch.finfo(group.dtype).max):
             return True
         return trees.finite(self.tree(i))
 
@@ -78,17 +80,6 @@ class Factored(Bundle):
     @cached_property
     def _by(self) -> dict[Group, Tensor]:
         return {group: group.by(self.what) for group in self.groups}
-
-    @cached_property
-    def _bounds(self) -> dict[Group, np.ndarray]:
-        """[K] no entry of a client's change is larger."""
-        bounds = {}
-        for group in self.groups:
-            top = torch.stack([group.own(k, self.what).abs().sum() for k in range(len(group.tasks))])
-            for layer in group.dense.values():
-                top = torch.maximum(top, layer.largest()) + (top - top)  # NaN stays
-            bounds[group] = np.nan_to_num(top.double().numpy(), nan=np.inf)
-        return bounds
 
     def _tree(self, named: dict[str, Tensor]) -> Tree:
         return trees.map(lambda shaped, leaf: leaf, self.spec, to_tree(named))  # in the order of the start

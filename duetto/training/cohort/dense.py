@@ -31,10 +31,12 @@ class Dense:
 
     Attributes:
         weight, bias: [O, D] and [O] or None, where all clients start.
-        x: [K, T * rows, D] what went in, step after step; rows that a step lacks are 0.
-        g: [K, T * rows, O] what came back.
+        x: [K, T * rows, D] what went in, step after step; rows that a step lacks are 0, those after a client's last
+            step hold anything.
+        g: [K, T * rows, O] what came back; likewise.
         pulls: each client's constant pull on weight and bias, or None.
         rows: of a step.
+        heights: [K] rows of all a client's steps.
         fed: whether ``x`` is the data itself, filled beforehand.
     """
 
@@ -44,6 +46,7 @@ class Dense:
     g: Tensor
     pulls: Sequence[tuple[Tensor, Tensor | None]] | None
     rows: int
+    heights: Sequence[int]
     fed: bool
 
     def forward(self, x: Tensor, t: int, by: Tensor) -> Tensor:
@@ -99,9 +102,16 @@ class Dense:
     def total(self, weights: Tensor, by: Tensor) -> tuple[Tensor, Tensor | None]:
         """The sum of the clients' changes, each times its weight ``[K]``; ``by [K, 2 + T]`` makes the change."""
         shares = _spread(by, by.shape[1] - FIRST, self.rows)[:, 0] * weights[:, None]
-        scaled = (self.g * shares[..., None]).flatten(0, 1)
-        weight = scaled.T @ self.x.flatten(0, 1)
-        bias = None if self.bias is None else scaled.sum(0)
+        weight = torch.zeros_like(self.weight)
+        bias = None if self.bias is None else torch.zeros_like(self.bias)
+        # The longest first: a block of clients is as high as its first. A product pays for reading the sum again.
+        block = 1 + weight.numel() * weight.element_size() // (1 << 20)
+        for first in range(0, len(by), block):
+            part, height = slice(first, first + block), self.heights[first]
+            scaled = (self.g[part, :height] * shares[part, :height, None]).flatten(0, 1)
+            weight.addmm_(scaled.T, self.x[part, :height].flatten(0, 1))
+            if bias is not None:
+                bias += scaled.sum(0)
         start = float(weights @ by[:, START])
         if start:
             weight.add_(self.weight, alpha=start)
@@ -117,22 +127,26 @@ class Dense:
     def one(self, k: int, by: Tensor) -> tuple[Tensor, Tensor | None]:
         """The change of one client."""
         pulls = None if self.pulls is None else [self.pulls[k]]
-        alone = Dense(self.weight, self.bias, self.x[k : k + 1], self.g[k : k + 1], pulls, self.rows, self.fed)
+        alone = Dense(
+            self.weight, self.bias, self.x[k : k + 1], self.g[k : k + 1], pulls, self.rows, [self.heights[k]], self.fed
+        )
         return alone.total(torch.ones(1, dtype=by.dtype), by[k : k + 1])
 
     def square(self, k: int, by: Tensor) -> float:
         """The squared norm of one client's change, bias included."""
         if bool(by[k, START] != 0) or self.pulls is not None:  # then the change is no product of factors alone
             return math.fsum(float((part.double() ** 2).sum()) for part in self.one(k, by) if part is not None)
-        scaled = (self.g[k] * _spread(by[k : k + 1], by.shape[1] - FIRST, self.rows)[0, 0, :, None]).double()
-        x = self.x[k].double()
+        height = self.heights[k]
+        shares = _spread(by[k : k + 1], by.shape[1] - FIRST, self.rows)[0, 0, :height, None]
+        scaled, x = (self.g[k, :height] * shares).double(), self.x[k, :height].double()
         near = x @ x.T + (0 if self.bias is None else 1)
         return max(0.0, float(((scaled @ scaled.T) * near).sum()))
 
-    def largest(self) -> Tensor:
-        """[K] a bound of the largest entry of each client's change; not finite where a factor is not."""
-        top = torch.linalg.vector_norm(self.g, float("inf"), dim=(1, 2)) * self.g.shape[1]
-        return top * (1 if self.fed else 1 + torch.linalg.vector_norm(self.x, float("inf"), dim=(1, 2)))
+    def largest(self, k: int) -> float:
+        """A bound of the entries of one client's factors; not finite where one is not."""
+        height = self.heights[k]
+        top = float(torch.linalg.vector_norm(self.g[k, :height], float("inf"))) * height
+        return top * (1 if self.fed else 1 + float(torch.linalg.vector_norm(self.x[k, :height], float("inf"))))
 
 
 def _spread(by: Tensor, t: int, rows: int) -> Tensor:

@@ -20,6 +20,7 @@ from duetto import tree as trees
 from duetto.errors import ConfigError, DataError, Error
 from duetto.models.net import fitting
 from duetto.training import sequential
+from duetto.training.cohort.arena import ARENA
 from duetto.training.cohort.bundle import Factored
 from duetto.training.cohort.group import Group
 from duetto.training.cohort.split import Split, Unsplit, split
@@ -63,8 +64,7 @@ class Cohort:
         return results  # type: ignore[return-value]
 
     def _together(self, client: Client, tasks: Sequence[Task]) -> Sequence[Trained | Error]:
-        fault = why_not(client, tasks)
-        if fault is not None:
+        if why_not(client) is not None:
             return Sequential().train(client, tasks)
         parts = split(client.net)
         order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i].data["x"]))
@@ -79,14 +79,14 @@ class Cohort:
 
     @contextlib.contextmanager
     def _memory(self, client: Client, parts: Split, tasks: Sequence[Task]) -> Iterator[Callable[..., Tensor]]:
-        """How to make the zeros that factors are written into."""
+        """Where factors are written."""
         rows = sum(sequential.steps(client, len(task.data["x"])) for task in tasks) * client.batch_size
         widths = sum(sum(parts.module.get_submodule(path).weight.shape) for path in parts.dense.values())
         if 4 * rows * widths <= self.max_cohort_bytes:
-            yield lambda shape, dtype: torch.zeros(shape, dtype=dtype)
+            yield ARENA.take
             return
 
-        def from_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        def from_file(shape: tuple[int, ...], dtype: torch.dtype, owner: object) -> Tensor:
             with tempfile.TemporaryFile(prefix="duetto-factors-") as file:
                 size = max(1, math.prod(shape))
                 file.truncate(size * dtype.itemsize)
@@ -96,8 +96,8 @@ class Cohort:
         yield from_file
 
 
-def why_not(client: Client, tasks: Sequence[Task]) -> str | None:
-    """Why these clients cannot be trained together exactly, or with no gain; None where they can."""
+def why_not(client: Client) -> str | None:
+    """Why clients that train like this cannot be trained together exactly; None where they can."""
     if not isinstance(client.optimiser, SGD):
         return f"{type(client.optimiser).__name__} is not linear in the gradients"
     for term in client.loss:
@@ -106,12 +106,9 @@ def why_not(client: Client, tasks: Sequence[Task]) -> str | None:
     if not any(getattr(term, "by_row", False) for term in client.loss) or not client.epochs:
         return "nothing is learned from rows"
     try:
-        parts = split(client.net)
+        split(client.net)
     except Unsplit as fault:
         return str(fault)
-    rows = max(sequential.steps(client, len(task.data["x"])) for task in tasks) * client.batch_size
-    if rows > parts.limit:
-        return f"{rows} rows a client are more than the {parts.limit:.0f} up to which factors are smaller than weights"
     return None
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from duetto.training.client import Client
     from duetto.training.executor import Task
 
-Allocate = Callable[[tuple[int, ...], torch.dtype], Tensor]
+Allocate = Callable[[tuple[int, ...], torch.dtype, object], Tensor]
+"""Memory for a shape and a dtype that holds anything, for as long as an owner lives."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,9 +153,10 @@ class Group:
                 for name, column in own.items():
                     if name not in columns:
                         shape = (len(self.tasks), self.most * rows, *column.shape[1:])
-                        columns[name] = self._allocate(shape, column.dtype)
+                        columns[name] = self._allocate(shape, column.dtype, self)
                     into = columns[name][k, first : first + n]
                     torch.index_select(column, 0, order, out=into)
+                    columns[name][k, first + n : first + self.per_epoch[k] * rows] = 0
                     if name == "x" and augmenter is not None:
                         for batch in torch.split(into, rows):
                             batch.copy_(self.client.augment(batch.clone(), augmenter))  # type: ignore[misc]
@@ -166,12 +168,13 @@ class Group:
         if fed:
             x = self.columns["x"].flatten(2)
         else:
-            x = self._allocate((len(self.tasks), height, weight.shape[1]), self.dtype)
-        g = self._allocate((len(self.tasks), height, weight.shape[0]), self.dtype)
+            x = self._allocate((len(self.tasks), height, weight.shape[1]), self.dtype, self)
+        g = self._allocate((len(self.tasks), height, weight.shape[0]), self.dtype, self)
         pulls = None
         if self.pulls[0] is not None:
             pulls = [(pull[f"{path}.weight"], pull.get(f"{path}.bias")) for pull in self.pulls if pull is not None]
-        return Dense(weight, bias, x, g, pulls, self.client.batch_size, fed)
+        heights = [steps * self.client.batch_size for steps in self.steps]
+        return Dense(weight, bias, x, g, pulls, self.client.batch_size, heights, fed)
 
     # ------------------------------------------------------------------------------------------------- the training
 
