@@ -202,8 +202,8 @@ def total(trees: Sequence[Tree], weights: Sequence[float]) -> Tree:
     others: list[tuple[Tree, float]] = []
     for tree, weight in zip(trees, weights, strict=True):
         if isinstance(tree, Member):
-            bundle, shares = bundles.setdefault(id(tree.bundle), (tree.bundle, np.zeros(len(tree.bundle))))
-            shares[tree.i] += weight * tree.factor
+            fresh = tree.bundle, np.zeros(len(tree.bundle))
+            bundles.setdefault(id(tree.bundle), fresh)[1][tree.i] += weight * tree.factor
         else:
             others.append((tree, weight))
     sums = [map(_wide, bundle.total(shares)) for bundle, shares in bundles.values()]

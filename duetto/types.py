@@ -586,8 +586,8 @@ class Collect(Protocol):
     ) -> tuple[Tree | None, Replies]:
         """Ask these of the group at once and aggregate in their order; None where no reply came through.
 
-        ``send(peer)`` is the encoded message; once ``enough`` have answered, the others are late; ``decode`` turns a reply's tree back; ``like`` is what the gate
-        compares a delta's structure with. Replies come back without
+        ``send(peer)`` is the encoded message; once ``enough`` have answered, the others are late; ``decode`` turns a
+        reply's tree back; ``like`` is what the gate compares a delta's structure with. Replies come back without
         their trees; a rejected one has a failure.
         """
 

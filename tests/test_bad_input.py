@@ -18,7 +18,7 @@ from duetto.protocols import rounds
 from duetto.simulation.engine import Log, simulate
 from duetto.simulation.fleet import fleet
 from duetto.tasks import Task, pair
-from duetto.training import SGD, Client
+from duetto.training import SGD, Client, Sequential
 from duetto.tree import Tree
 from duetto.types import Chain, Key, Local, Party, Rows
 
@@ -56,7 +56,7 @@ class Wild(Client):
 def learned(data: Mapping[str, Rows], codec: Chain = CODECS["plain"], steps: int = 2, wild: bool = False) -> Log:
     """Rounds with everybody, with these data."""
     algorithm = fedavg(NET, PARAMS, lr=0.1, epochs=2, batch_size=4)
-    algorithm = replace(algorithm, up=codec)
+    algorithm = replace(algorithm, up=codec, client=replace(algorithm.client, executor=Sequential()))
     if wild:
         client = algorithm.client
         assert isinstance(client, Client)

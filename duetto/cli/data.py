@@ -13,6 +13,7 @@ import typer
 
 from duetto.cli import console, running
 from duetto.errors import ConfigError, DataError
+from duetto.folders import default_cache
 from duetto.tasks import official
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def _sums(name: str, progress: console.Progressing) -> int:
     checked = 0
     for source in official.SETS[name].sources if name in official.SETS else ():  # with what their publishers state
         path = (folder.parent if source.file.endswith(".tar.gz") else folder) / source.file
-        if path.exists() and folder.parent == official.default_cache():
+        if path.exists() and folder.parent == default_cache():
             official.fetch(source, path.parent, folder.parent / "SHA256SUMS")
             checked += 1
     listed = folder.parent / "SHA256SUMS"

@@ -62,9 +62,10 @@ def info(
 
 
 def _here() -> dict[str, Any]:
+    from duetto.folders import default_cache
     from duetto.tasks import official
 
-    cache = official.default_cache()
+    cache = default_cache()
     files = [path for path in cache.rglob("*") if path.is_file()] if cache.is_dir() else []
     root = running.data_root()
     return {
@@ -145,10 +146,10 @@ def _networks() -> dict[str, dict[str, Any]]:
 
 def _pair(name: str) -> dict[str, Any]:
     from duetto import tree
+    from duetto.folders import default_cache
     from duetto.programs.closed_loop import MODEL
     from duetto.simulation import energy
     from duetto.tasks import load, pair
-    from duetto.tasks.official import default_cache
 
     task = load(name)
     cached = Path(default_cache() / "models" / f"{name}-{pair.digest(task)}.safetensors").exists()

@@ -36,7 +36,7 @@ class Plain:
         """Ask, decode, gate, add; a failure or a rejected reply counts as nothing and says why."""
         kept, good = [], []
         for heard in await group.ask(names, skill, send, key=key, deadline=deadline, enough=enough):
-            reply = _read(heard, decode)
+            reply = read(heard, decode)
             if reply.failure is None and (fault := gate(reply, like)) is not None:
                 reply = replace(reply, failure=f"rejected: {fault}")
             if reply.failure is None:
@@ -45,7 +45,7 @@ class Plain:
         return (aggregator.finish(aggregator.extend(aggregator.init(), good))[1] if good else None), kept
 
 
-def _read(reply: Reply, decode: Callable[[Tree], Tree]) -> Reply:
+def read(reply: Reply, decode: Callable[[Tree], Tree]) -> Reply:
     """A client's answer ``{"delta", "weight", "metrics"}`` as a reply whose tree is the delta."""
     if reply.tree is None:
         return reply

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import sys
 import tarfile
 import tempfile
 import zlib
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from duetto.errors import ConfigError, DataError
+from duetto.folders import default_cache
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with a file's name, the bytes there, and the bytes in all (None where the server does not say)."""
@@ -105,19 +105,6 @@ SETS: dict[str, Set] = {
         ),
     ),
 }
-
-
-def default_cache() -> Path:
-    """``$DUETTO_CACHE``, else ``duetto`` in the platform's folder for caches."""
-    if named := os.environ.get("DUETTO_CACHE"):
-        return Path(named)
-    if sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "duetto"
 
 
 def locate(name: str, cache: Path | None = None) -> Path | None:

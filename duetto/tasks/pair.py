@@ -11,13 +11,14 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from duetto import tree as trees
 from duetto.errors import DataError, WireError
-from duetto.tasks.official import default_cache
+from duetto.folders import default_cache
 from duetto.tasks.task import Task
 from duetto.tree import Tree
 from duetto.types import Rows
@@ -68,14 +69,12 @@ def train(task: Task, progress: Progress = lambda what, step, steps: None) -> di
     public = task.public
     data = {"x": public.x, "y": public.y}
     start = task.large.init(task.seed)
-    large = sequential.run(
-        task.teach_large, {"params": start}, data, (task.seed, "large"), lambda step, of: progress("large model", step, of)
-    ).params
+    shown = partial(progress, "large model")
+    large = sequential.run(task.teach_large, {"params": start}, data, (task.seed, "large"), shown).params
     taught = {**data, "teacher": task.large.logits(large, public.x)}
     start = task.small.init(task.seed)
-    small = sequential.run(
-        task.teach_small, {"params": start}, taught, (task.seed, "small"), lambda step, of: progress("small model", step, of)
-    ).params
+    shown = partial(progress, "small model")
+    small = sequential.run(task.teach_small, {"params": start}, taught, (task.seed, "small"), shown).params
     return {"small": small, "large": large}
 
 

@@ -17,10 +17,10 @@ import torch
 from duetto.errors import ConfigError, DataError, Error, caught
 from duetto.models.net import Net, log_softmax
 from duetto.training import sequential
+from duetto.training.auto import Auto
 from duetto.training.executor import Executor, Task
 from duetto.training.losses import Term
 from duetto.training.optimisers import Optimiser
-from duetto.training.sequential import Sequential
 from duetto.tree import Tree
 from duetto.types import Key, Local, Rows, Skill, Trained, Work
 
@@ -53,7 +53,7 @@ class Client(Skill):
     part: str | None = None
     lessons: str | None = None
     own: float = 0.0
-    executor: Executor = field(default=Sequential(), repr=False)
+    executor: Executor = field(default_factory=Auto, repr=False)
 
     sums_gradients: ClassVar[bool] = False
     """Whether :meth:`finish` reads the sum of the gradients."""
@@ -92,6 +92,8 @@ class Client(Skill):
         self, locals: Sequence[Local], trees: Sequence[Tree], keys: Sequence[Key], senders: Sequence[str]
     ) -> Sequence[tuple[Local, Tree] | Error]:
         """Train several clients, by the executor."""
+        if type(self).__call__ is not Client.__call__:  # whoever trains otherwise alone does so among others
+            return super().many(locals, trees, keys, senders)
         tasks = [caught(self._task, *each) for each in zip(locals, trees, keys, strict=True)]
         trained = iter(self.executor.train(self, [task for task in tasks if isinstance(task, Task)]))
         outcomes = [next(trained) if isinstance(task, Task) else task for task in tasks]

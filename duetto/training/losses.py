@@ -16,12 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeAlias
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from duetto.errors import ConfigError
-
 
 Named: TypeAlias = Mapping[str, Tensor]
 """Parameters by dotted name."""

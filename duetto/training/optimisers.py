@@ -63,9 +63,7 @@ class SGD:
 
     def start(self, params: Iterable[Tensor]) -> torch.optim.Optimizer:
         """``torch.optim.SGD``."""
-        return torch.optim.SGD(
-            params, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov
-        )
+        return torch.optim.SGD(params, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)
 
     def rate(self, step: int, steps: int) -> float:
         """By the schedule."""

@@ -88,7 +88,9 @@ def run(
                 for name, tensor in sums.items():
                     tensor += params[name].grad  # type: ignore[arg-type]
                 optimiser.step()
-                read = [each.detach() for each, term in zip(terms, client.loss, strict=True) if not isinstance(term, PULLS)]
+                read = [
+                    each.detach() for each, term in zip(terms, client.loss, strict=True) if not isinstance(term, PULLS)
+                ]
                 loss_sum += torch.stack(read).sum() if read else 0
                 step += 1
                 on_step(step, total)

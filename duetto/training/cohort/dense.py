@@ -89,7 +89,9 @@ class Dense:
         if bool((by[:, START] != 0).any()):
             product = product * (1 + by[:, START]).repeat_interleave(self.rows)[:, None]
         if self.pulls is not None:
-            for k, (into, out) in enumerate(zip(rows.view(len(by), self.rows, -1), product.view(len(by), self.rows, -1), strict=True)):
+            for k, (into, out) in enumerate(
+                zip(rows.view(len(by), self.rows, -1), product.view(len(by), self.rows, -1), strict=True)
+            ):
                 weight, bias = self.pulls[k]
                 share = float(by[k, PULL])
                 out.addmm_(into, weight.T if transposed else weight, alpha=share)
@@ -115,7 +117,7 @@ class Dense:
         start = float(weights @ by[:, START])
         if start:
             weight.add_(self.weight, alpha=start)
-            if bias is not None:
+            if bias is not None and self.bias is not None:
                 bias.add_(self.bias, alpha=start)
         for k, pull in enumerate(self.pulls or ()):
             share = float(weights[k] * by[k, PULL])

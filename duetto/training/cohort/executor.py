@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from duetto import tree as trees
-from duetto.errors import ConfigError, DataError, Error
-from duetto.models.net import fitting
+from duetto.errors import ConfigError, Error
 from duetto.training import sequential
 from duetto.training.cohort.arena import ARENA
 from duetto.training.cohort.bundle import Factored
@@ -28,7 +27,7 @@ from duetto.training.executor import Task
 from duetto.training.losses import PULLS
 from duetto.training.optimisers import SGD
 from duetto.training.sequential import Sequential
-from duetto.tree import Member, Tree
+from duetto.tree import Member
 from duetto.types import Trained
 
 if TYPE_CHECKING:
@@ -64,13 +63,17 @@ class Cohort:
         return results  # type: ignore[return-value]
 
     def _together(self, client: Client, tasks: Sequence[Task]) -> Sequence[Trained | Error]:
-        if why_not(client) is not None:
+        if why_not(client, tasks) is not None:
             return Sequential().train(client, tasks)
+        return self._trained(client, tasks)
+
+    def _trained(self, client: Client, tasks: Sequence[Task]) -> list[Trained]:
         parts = split(client.net)
         order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i].data["x"]))
         threads = min(self.threads or processors(), len(tasks))
         dealt = [order[j::threads] for j in range(threads)]
         with _one_thread_an_operation(), self._memory(client, parts, tasks) as allocate:
+
             def trained(members: Sequence[int]) -> Group:
                 return Group(client, parts, [tasks[i] for i in members], allocate).run()
 
@@ -81,7 +84,7 @@ class Cohort:
     def _memory(self, client: Client, parts: Split, tasks: Sequence[Task]) -> Iterator[Callable[..., Tensor]]:
         """Where factors are written."""
         rows = sum(sequential.steps(client, len(task.data["x"])) for task in tasks) * client.batch_size
-        widths = sum(sum(parts.module.get_submodule(path).weight.shape) for path in parts.dense.values())
+        widths = sum(sum(shape) for shape in parts.shapes)
         if 4 * rows * widths <= self.max_cohort_bytes:
             yield ARENA.take
             return
@@ -96,8 +99,12 @@ class Cohort:
         yield from_file
 
 
-def why_not(client: Client) -> str | None:
-    """Why clients that train like this cannot be trained together exactly; None where they can."""
+def why_not(client: Client, tasks: Sequence[Task]) -> str | None:
+    """Why clients that train like this cannot be trained together exactly; None where they can.
+
+    What follows from the declaration is read off it; whether the network mixes rows, or draws in a way of its own, is
+    found out once, by training two short clients both ways.
+    """
     if not isinstance(client.optimiser, SGD):
         return f"{type(client.optimiser).__name__} is not linear in the gradients"
     for term in client.loss:
@@ -109,6 +116,31 @@ def why_not(client: Client) -> str | None:
         split(client.net)
     except Unsplit as fault:
         return str(fault)
+    rows = [task for task in tasks if len(task.data["x"])]
+    if not rows:
+        return "no client has rows"
+    mark = (client.net, client.loss, client.optimiser)
+    if mark not in _CHECKED:
+        _CHECKED[mark] = _difference(client, rows[0])
+    return _CHECKED[mark]
+
+
+_CHECKED: dict[Any, str | None] = {}
+
+
+def _difference(client: Client, task: Task) -> str | None:
+    """What is different when two short clients are trained together, in float64."""
+    short = replace(client, epochs=1, batch_size=3)
+    start = {name: trees.map(lambda leaf: np.asarray(leaf, np.float64), tree) for name, tree in task.start.items()}
+    data = {name: np.resize(column, (5, *column.shape[1:])) for name, column in task.data.items()}
+    few = {name: column[:4] for name, column in data.items()}
+    both = [Task(start, data, ("check", 0)), Task(start, few, ("check", 1))]
+    for alone, together in zip(Sequential().train(short, both), Cohort(1)._trained(short, both), strict=True):
+        if isinstance(alone, Error):
+            return str(alone)
+        for (pointer, a), (_, b) in zip(trees.leaves(alone.delta), trees.leaves(together.delta), strict=True):
+            if not np.abs(a - b).max(initial=0) <= 1e-8 * max(1e-3, np.abs(a).max(initial=0)):
+                return f"{pointer} would differ: the network mixes rows, or draws in its own way"
     return None
 
 
@@ -116,12 +148,17 @@ def _alike(client: Client, tasks: Sequence[Task]) -> list[list[int]]:
     """Tasks that start from the very same parameters, and have the same columns."""
     groups: dict[Any, list[int]] = {}
     for i, task in enumerate(tasks):
-        mark = (id(task.start["params"]), tuple(sorted((name, c.shape[1:], c.dtype.str) for name, c in task.data.items())))
+        mark = (
+            id(task.start["params"]),
+            tuple(sorted((name, c.shape[1:], c.dtype.str) for name, c in task.data.items())),
+        )
         groups.setdefault(mark if len(task.data["x"]) else i, []).append(i)
     return list(groups.values())
 
 
-def _results(client: Client, tasks: Sequence[Task], dealt: Sequence[Sequence[int]], groups: Sequence[Group]) -> list[Trained]:
+def _results(
+    client: Client, tasks: Sequence[Task], dealt: Sequence[Sequence[int]], groups: Sequence[Group]
+) -> list[Trained]:
     start = tasks[0].start["params"]
     deltas = Factored(groups, "delta", start, each)
     gradients = Factored(groups, "gradients", start, each) if client.sums_gradients else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ class Part:
     @property
     def size(self) -> int:
         """How many numbers it has."""
-        return self.at.stop - self.at.start
+        return math.prod(self.shape)
 
     def of(self, row: Tensor) -> Tensor:
         """The parameter in a client's row, as a view."""
@@ -92,10 +93,8 @@ class Group:
         self.parts, self.row = self._own()
         sums = torch.zeros_like(self.row) if client.sums_gradients else None
         self.states = [State(torch.zeros_like(self.row), None, sums) for _ in tasks]
-        self.generators = [
-            torch.Generator().manual_seed(sequential.seed((*task.key, "dropout"))) if split.dropout else None
-            for task in tasks
-        ]
+        dropping = tasks if split.dropout else ()
+        self.generators = [torch.Generator().manual_seed(sequential.seed((*task.key, "dropout"))) for task in dropping]
         self.columns = self._columns()
         self.dense = {path: self._dense(name, path) for name, path in split.dense.items()}
         self.losses = np.zeros(len(tasks))
@@ -222,7 +221,9 @@ class Group:
 
     def _move(self, k: int, t: int, grads: Mapping[str, Tensor]) -> None:
         """One client's step on its own parameters; a gradient that is not there is 0."""
-        flat = [part.flat(grads[part.name]) if part.name in grads else self.row.new_zeros(part.size) for part in self.parts]
+        flat = [
+            part.flat(grads[part.name]) if part.name in grads else self.row.new_zeros(part.size) for part in self.parts
+        ]
         pull = None if self._pulled is None else self._pulled[k]
         self.states[k] = self.rules[k].step(t, self.states[k], torch.cat(flat), self.row, pull)
 
@@ -231,7 +232,9 @@ class Group:
         """Each client's pull on its own parameters."""
         if self.pulls[0] is None:
             return None
-        return [torch.cat([part.flat(pull[part.name]) for part in self.parts]) for pull in self.pulls if pull is not None]
+        return [
+            torch.cat([part.flat(pull[part.name]) for part in self.parts]) for pull in self.pulls if pull is not None
+        ]
 
     def _count(self, t: int, sums: Tensor) -> None:
         for k, value in enumerate(sums.tolist()):
@@ -280,15 +283,15 @@ class Group:
         values: dict[str, Any] = dict(inputs)
         for node in self.split.nodes(turn=False):
             if node.op == "output":
-                logits: Tensor = values[node.args[0].name]  # type: ignore[union-attr]
+                logits: Tensor = values[_source(node)]
                 return logits
             if node.name in self.split.dense:
                 layer = self.dense[self.split.dense[node.name]]
-                values[node.name] = Product.apply(values[node.args[0].name], self._anchor, layer, t, by)  # type: ignore[union-attr, no-untyped-call]
+                values[node.name] = Product.apply(values[_source(node)], self._anchor, layer, t, by)  # type: ignore[no-untyped-call]
             elif node.name in self.split.stacked:
                 path = self.split.stacked[node.name]
                 own = {name: stacked[f"{path}.{name}"] for name in ("weight", "bias") if f"{path}.{name}" in stacked}
-                values[node.name] = apply.many(self.split.module.get_submodule(path), own, values[node.args[0].name])  # type: ignore[union-attr]
+                values[node.name] = apply.many(self.split.module.get_submodule(path), own, values[_source(node)])
             else:
                 values[node.name] = self._node(node, values, {}, t, range(len(by)))
         raise AssertionError("a graph ends with its output")
@@ -299,8 +302,8 @@ class Group:
         self, node: fx.Node, values: Mapping[str, Any], params: Mapping[str, Tensor], t: int, clients: range
     ) -> Any:
         """One operation: for one client, or for the rows of all where it has no parameters."""
-        args = fx.node.map_arg(node.args, lambda each: values[each.name])
-        kwargs = fx.node.map_arg(node.kwargs, lambda each: values[each.name])
+        args: Any = fx.node.map_arg(node.args, lambda each: values[each.name])
+        kwargs: Any = fx.node.map_arg(node.kwargs, lambda each: values[each.name])
         if node.op == "get_attr":
             return params[str(node.target)]
         if node.op == "call_method":
@@ -317,11 +320,11 @@ class Group:
 
     def _drop(self, x: Tensor, p: float, t: int, clients: range) -> Tensor:
         """Each client's own chance, for the rows that it has in this step."""
-        rows, generators = len(x) // len(clients), [self.generators[k] for k in clients]
+        rows = len(x) // len(clients)
         mask = torch.zeros_like(x, memory_format=torch.contiguous_format)
         for i, k in enumerate(clients):
             first = i * rows
-            apply.keep(mask[first : first + self.valid[k][t]], p, generators[i])
+            apply.keep(mask[first : first + self.valid[k][t]], p, self.generators[k])
         return x * mask
 
     # ------------------------------------------------------------------------------------------------- what they became
@@ -340,9 +343,17 @@ class Group:
         return self.states[k].delta if what == "delta" else self.states[k].sums  # type: ignore[no-any-return]
 
 
+def _source(node: fx.Node) -> str:
+    """The name of the one value that an operation reads."""
+    (source,) = node.all_input_nodes
+    return source.name
+
+
 def _back(leaves: Mapping[str, Tensor], outs: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The gradients of one client's leaves, where what it gave has these."""
-    found = torch.autograd.grad([outs[name] for name in grads], list(leaves.values()), list(grads.values()), allow_unused=True)
+    found = torch.autograd.grad(
+        [outs[name] for name in grads], list(leaves.values()), list(grads.values()), allow_unused=True
+    )
     return {name: grad for name, grad in zip(leaves, found, strict=True) if grad is not None}
 
 

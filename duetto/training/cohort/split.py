@@ -54,7 +54,7 @@ class Split:
     @cached_property
     def reads(self) -> str:
         """The node of the input."""
-        return next(node.name for node in self.module.graph.nodes if node.op == "placeholder")
+        return next(str(node.name) for node in self.module.graph.nodes if node.op == "placeholder")
 
     @cached_property
     def convolutions(self) -> frozenset[str]:
@@ -65,9 +65,7 @@ class Split:
     def turned(self) -> frozenset[str]:
         """Dotted names of the parameters of the first part."""
         together = {*self.dense.values(), *self.stacked.values()}
-        return frozenset(
-            name for name, _ in self.module.named_parameters() if name.rpartition(".")[0] not in together
-        )
+        return frozenset(name for name, _ in self.module.named_parameters() if name.rpartition(".")[0] not in together)
 
     def nodes(self, *, turn: bool) -> list[fx.Node]:
         """The operations of one part, in order."""
@@ -78,11 +76,11 @@ class Split:
         ops = [node for node in self.module.graph.nodes if node.op != "placeholder"]
         return {turn: [node for node in ops if (node.name in self.turn) == turn] for turn in (True, False)}
 
-    @property
-    def limit(self) -> float:
-        """Rows up to which factors of the largest dense layer are cheaper than copies of it (measured: 1.5 D O/(D + O))."""
-        sizes = [self.module.get_submodule(path).weight.shape for path in self.dense.values()]
-        return max((1.5 * d * o / (d + o) for o, d in sizes), key=float, default=0.0)
+    @cached_property
+    def shapes(self) -> list[tuple[int, int]]:
+        """The shapes ``(O, D)`` of the dense layers kept as factors."""
+        layers = [self.module.get_submodule(path) for path in self.dense.values()]
+        return [(layer.out_features, layer.in_features) for layer in layers if isinstance(layer, nn.Linear)]
 
 
 class Unsplit(Exception):
@@ -124,9 +122,9 @@ def _parts(traced: fx.GraphModule) -> Split:
     turn: set[fx.Node] = set()
     for node in reversed(traced.graph.nodes):  # what an operation in turn depends on is in turn
         shared = kinds[node] in ("dense", "stacked") and uses[str(node.target)] > 1
-        if kinds[node] == "turn" or shared or any(user in turn for user in node.users):
-            if node.op != "placeholder":
-                turn.add(node)
+        needed = kinds[node] == "turn" or shared or any(user in turn for user in node.users)
+        if needed and node.op != "placeholder":
+            turn.add(node)
     for node in traced.graph.nodes:  # what only reads values in turn stays so, up to the first layer for all
         inputs = node.all_input_nodes
         if kinds[node] == "rows" and inputs and all(each in turn for each in inputs):
@@ -135,7 +133,7 @@ def _parts(traced: fx.GraphModule) -> Split:
     reads = {each for node in rest for each in node.all_input_nodes if each in turn}
     dense = {node.name: str(node.target) for node in rest if kinds[node] == "dense"}
     stacked = {node.name: str(node.target) for node in rest if kinds[node] == "stacked"}
-    fed = next((node.name for node in rest if node.name in dense and _reads_input(node)), None)
+    fed = next((node.name for node in rest if node.name in dense and _reads_input(traced, node)), None)
     if not dense:
         raise Unsplit("no dense layer that clients could share")
     return Split(
@@ -170,13 +168,11 @@ def _shape(value: Any) -> tuple[int, ...]:
     return tuple(found.shape) if found is not None and hasattr(found, "shape") else ()
 
 
-def _reads_input(node: fx.Node) -> bool:
+def _reads_input(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a dense layer reads the flattened input, unchanged."""
     source = node.args[0]
     while isinstance(source, fx.Node) and source.op != "placeholder":
-        flat = source.op == "call_module" and isinstance(source.graph.owning_module.get_submodule(str(source.target)), nn.Flatten)  # type: ignore[union-attr]
-        flat = flat or source.target in (torch.flatten, "flatten")
-        if not flat:
+        if not (_is(traced, source, (nn.Flatten, torch.flatten)) or source.target == "flatten"):
             return False
         source = source.args[0]
     return isinstance(source, fx.Node)
