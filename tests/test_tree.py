@@ -411,3 +411,80 @@ def test_torch_s_own_dtypes_are_no_host_bytes() -> None:
             with pytest.raises(ConfigError, match="the leaf /w is no array on the host"):
                 function({"w": leaf})
     assert same(trees.decode(trees.encode({"w": torch.ones(2)})), {"w": np.ones(2, np.float32)})
+
+
+# ---------------------------------------------------------------------------------------------- trees kept together
+
+
+class Halves(trees.Bundle):
+    """Trees whose leaves are a number times a shared one, and who count what was made of them."""
+
+    def __init__(self, shared: trees.Tree, factors: list[float]) -> None:
+        self.shared, self.factors, self.made = shared, factors, 0
+        self.spec = trees.spec(shared)
+
+    def __len__(self) -> int:
+        return len(self.factors)
+
+    def tree(self, i: int) -> trees.Tree:
+        self.made += 1
+        return trees.scale(self.shared, self.factors[i])
+
+    def norm(self, i: int) -> float:
+        return abs(self.factors[i]) * trees.norm(self.shared)
+
+    def finite(self, i: int) -> bool:
+        return bool(np.isfinite(self.factors[i]))
+
+    def total(self, weights: np.ndarray) -> trees.Tree:
+        counted = np.flatnonzero(weights)
+        return trees.scale(self.shared, float(sum(weights[i] * self.factors[i] for i in counted)))
+
+
+SHARED = {"a": np.array([[1.0, -2.0]], np.float32), "b": {"c": np.array([3.0, 0.5, 4.0])}}
+
+
+def test_a_member_says_what_it_is_without_becoming_arrays() -> None:
+    bundle = Halves(SHARED, [2.0, -3.0, np.nan])
+    members = [trees.Member(bundle, i) for i in range(3)]
+    half = trees.scale(members[1], 0.5)
+    assert trees.spec({"x": half, "n": np.int64(1)}) == {"x": trees.spec(SHARED), "n": trees.Shaped((), "int64")}
+    assert trees.norm(half) == pytest.approx(1.5 * trees.norm(SHARED))
+    assert trees.norm({"x": half, "n": np.float64(2.0)}) == pytest.approx(np.hypot(1.5 * trees.norm(SHARED), 2.0))
+    assert [trees.finite(each) for each in members] == [True, True, False]
+    assert not trees.finite({"x": members[0], "y": members[2]})
+    total = trees.total([members[0], half, members[2]], [1.0, 4.0, 0.0])
+    trees.map(lambda a, b: np.testing.assert_allclose(a, b), total, trees.scale(SHARED, 2.0 - 6.0))
+    assert bundle.made == 0
+    assert [trees.bundled(each) for each in (half, {"x": {"y": half}}, SHARED, 3)] == [True, True, False, False]
+
+
+def test_a_member_is_a_tree_like_any_other_once_it_is_read() -> None:
+    bundle = Halves(SHARED, [2.0, -3.0])
+    half = trees.scale(trees.Member(bundle, 1), 0.5)
+    same = trees.scale(SHARED, -1.5)
+    assert trees.encode({"x": half}) == trees.encode({"x": same})
+    assert trees.decode(trees.encode(half)).keys() == half.keys() == {"a", "b"}
+    trees.map(np.testing.assert_array_equal, trees.add(half, half), trees.scale(SHARED, -3.0))
+    assert len(half) == 2
+    assert bundle.made == 1, "and that once"
+
+
+def test_the_total_of_trees_of_any_kind_is_their_weighted_sum() -> None:
+    bundle, other = Halves(SHARED, [2.0, -3.0]), Halves(SHARED, [10.0])
+    mixed = [trees.Member(bundle, 0), trees.scale(SHARED, 7.0), trees.Member(other, 0), trees.Member(bundle, 1)]
+    weights = [0.5, 2.0, 1.0, 3.0]
+    total = trees.total(mixed, weights)
+    trees.map(lambda a, b: np.testing.assert_allclose(a, b), total, trees.scale(SHARED, 1.0 + 14.0 + 10.0 - 9.0))
+    assert {leaf.dtype.name for _, leaf in trees.leaves(total)} == {"float64"}
+    nested = [{"tau": np.int64(3), "params": each} for each in mixed]
+    total = trees.total(nested, weights)
+    assert float(total["tau"]) == 3 * 6.5
+    trees.map(lambda a, b: np.testing.assert_allclose(a, b), total["params"], trees.scale(SHARED, 16.0))
+
+
+def test_no_trees_and_trees_of_another_structure_have_no_total() -> None:
+    with pytest.raises(ConfigError, match="no trees"):
+        trees.total([], [])
+    with pytest.raises(ConfigError, match="differ in structure"):
+        trees.total([{"a": np.zeros(1)}, {"b": np.zeros(1)}], [1.0, 1.0])

@@ -80,6 +80,8 @@ class Mean(Aggregator[Tree]):
                 values, total = total, xp.zeros(shape, dtype=xp.float64, device=device)
                 if compat.size(values) != compat.size(at):
                     raise DataError(f"{reply.sender} sent an index that does not fit {pointer}", "one position a value")
+                if compat.size(at) and not 0 <= int(xp.min(at)) <= int(xp.max(at)) < math.prod(shape):
+                    raise DataError(f"{reply.sender} sent an index outside {pointer}", "positions are in the full leaf")
                 count = xp.zeros_like(total)
                 xp.reshape(total, (-1,))[xp.reshape(at, (-1,))] = xp.reshape(values, (-1,))
                 xp.reshape(count, (-1,))[xp.reshape(at, (-1,))] = weight

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from duetto.errors import Error
+from duetto.errors import DataError, Error
 from duetto.tree import Tree
 from duetto.types import Aggregator, Cost, Gate, Group, Key, Peer, Replies, Reply, Skill
 
@@ -33,7 +33,10 @@ class Plain:
         deadline: float | None,
         enough: int | None = None,
     ) -> tuple[Tree | None, Replies]:
-        """Ask, decode, gate, add; a failure or a rejected reply counts as nothing and says why."""
+        """Ask, decode, gate, add; a failure or a rejected reply counts as nothing and says why.
+
+        Where the aggregator refuses all of them, nobody's reply counts, and each says why.
+        """
         kept, good = [], []
         for heard in await group.ask(names, skill, send, key=key, deadline=deadline, enough=enough):
             reply = read(heard, decode)
@@ -42,7 +45,11 @@ class Plain:
             if reply.failure is None:
                 good.append(reply)
             kept.append(replace(reply, tree=None))
-        return (aggregator.finish(aggregator.extend(aggregator.init(), good))[1] if good else None), kept
+        try:
+            return (aggregator.finish(aggregator.extend(aggregator.init(), good))[1] if good else None), kept
+        except DataError as fault:  # too few for Krum, say: this round has no result, and the next one may
+            told = f"not aggregated: {fault}"
+            return None, [replace(reply, failure=reply.failure or told) for reply in kept]
 
 
 def read(reply: Reply, decode: Callable[[Tree], Tree]) -> Reply:

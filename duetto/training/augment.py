@@ -41,7 +41,7 @@ class Affine:
         cos, sin = torch.cos(angle), torch.sin(angle)
         top = torch.stack([cos * wide, (cos * shear - sin) * high, across], 1)
         bottom = torch.stack([sin * wide, (sin * shear + cos) * high, down], 1)
-        grid = functional.affine_grid(torch.stack([top, bottom], 1), list(x.shape), align_corners=False)
+        grid = functional.affine_grid(torch.stack([top, bottom], 1), list(x.shape), align_corners=False).to(x.dtype)
         moved = functional.grid_sample(x, grid, align_corners=False, padding_mode="zeros")
         return self._stroke(moved, generator) if self.stroke else moved
 

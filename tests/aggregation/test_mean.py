@@ -118,6 +118,17 @@ def test_a_part_of_another_size_is_an_error() -> None:
         Mean().add({}, Reply("a", {"w": np.ones(2)}, index={"/w": ((5,), np.array([0, 1, 2]))}))
 
 
+@pytest.mark.parametrize("positions", [[0, 6], [-1, 0]])
+def test_a_position_outside_the_leaf_is_an_error(positions: list[int]) -> None:
+    with pytest.raises(DataError, match="a sent an index outside /w: positions are"):
+        Mean().add({}, Reply("a", {"w": np.ones(2)}, index={"/w": ((2, 3), np.array(positions))}))
+
+
+def test_a_part_may_be_nothing() -> None:
+    nothing = Reply("a", {"w": np.ones(0), "b": np.ones(1)}, index={"/w": ((2,), np.zeros(0, int))})
+    assert mean(Mean(), [nothing])["w"].tolist() == [0, 0]
+
+
 def test_another_structure_is_an_error() -> None:
     with pytest.raises(ConfigError):
         mean(Mean(), [Reply("a", {"w": np.ones(2)}), Reply("b", {"v": np.ones(2)})])

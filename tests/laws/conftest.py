@@ -16,7 +16,7 @@ import pytest
 
 import duetto
 from duetto import tree as trees
-from duetto.aggregation import Mean, Stack
+from duetto.aggregation import CentredClip, GeometricMedian, Krum, Mean, Median, Stack, Trimmed
 from duetto.codecs import Quantise, Zstd
 from duetto.policies import Budgeted, Calibrated, Threshold, Uniform
 from duetto.types import Aggregator, Chain, Codec, Held, Policy
@@ -38,6 +38,11 @@ EXAMPLES: dict[type, list[Any]] = {
     Zstd: [Zstd(), Zstd(19)],
     Mean: [Mean(), Mean(cap=2.0)],
     Stack: [Stack()],
+    Median: [Median()],
+    Trimmed: [Trimmed(0.0), Trimmed(0.2)],
+    Krum: [Krum(0, keep=3), Krum(1)],
+    GeometricMedian: [GeometricMedian(), GeometricMedian(5, 0.1, weighted=True)],
+    CentredClip: [CentredClip(0.1), CentredClip(100.0, 1)],
     Threshold: [Threshold(0.7), Threshold(1.5, "energy"), Threshold(float("inf"))],
     Calibrated: [Calibrated(), Calibrated("energy", 5.0, "example", 0.5)],
     Budgeted: [

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duetto.aggregation import Gate, Mean, Stack
+from duetto.aggregation import Gate, Krum, Mean, Stack
 from duetto.codecs import Quantise, Zstd
 from duetto.errors import DataError
 from duetto.protocols import Plain
@@ -200,8 +200,17 @@ def test_a_fault_of_an_aggregator_is_not_hidden():
         def add(self, state: Tree, reply: Reply) -> Tree:
             raise DataError("cannot add")
 
-    with pytest.raises(DataError, match="cannot add"):
-        gathered([Ready("a", update(1))], aggregator=Refuses())
+    tree, replies = gathered([Ready("a", update(1)), Ready("b", None)], aggregator=Refuses())
+    assert tree is None
+    assert [reply.failure for reply in replies] == ["not aggregated: cannot add", "gone"]
+
+
+def test_a_round_without_a_result_is_not_the_last_one():
+    few, many = ([Ready(f"p{i}", update(i)) for i in range(n)] for n in (2, 5))
+    tree, replies = gathered(few, aggregator=Krum(1))
+    assert tree is None
+    assert all("not aggregated" in (reply.failure or "") for reply in replies)
+    assert gathered(many, aggregator=Krum(1))[0] is not None
 
 
 def test_costs_add_but_seconds_pass_side_by_side():

@@ -97,7 +97,9 @@ class Summing(Client):
         replace(CLIENT, optimiser=SGD(0.3, 0.5, schedule="cosine"), batch_size=3),
         replace(CLIENT, optimiser=Adam(0.02, 0.1, "cosine"), batch_size=11),
         replace(CLIENT, batch_size=100, epochs=1),
-        replace(CLIENT, loss=(CrossEntropy(0.1), Distil(0.9, 2.0), Proximal(0.3, "sent"), Drift("drift")), batch_size=1),
+        replace(
+            CLIENT, loss=(CrossEntropy(0.1), Distil(0.9, 2.0), Proximal(0.3, "sent"), Drift("drift")), batch_size=1
+        ),
         Summing(NET, (CrossEntropy(),), SGD(0.1, 0.9), 2, 4),
     ],
     ids=["sgd", "momentum", "nesterov", "cosine", "adam", "one batch", "terms that add", "sum of gradients"],

@@ -106,10 +106,8 @@ class Dense:
         shares = _spread(by, by.shape[1] - FIRST, self.rows)[:, 0] * weights[:, None]
         weight = torch.zeros_like(self.weight)
         bias = None if self.bias is None else torch.zeros_like(self.bias)
-        # The longest first: a block of clients is as high as its first. A product pays for reading the sum again.
-        block = 1 + weight.numel() * weight.element_size() // (1 << 20)
-        for first in range(0, len(by), block):
-            part, height = slice(first, first + block), self.heights[first]
+        for part in self._blocks(weights):
+            height = self.heights[part.start]  # the longest first
             scaled = (self.g[part, :height] * shares[part, :height, None]).flatten(0, 1)
             weight.addmm_(scaled.T, self.x[part, :height].flatten(0, 1))
             if bias is not None:
@@ -125,6 +123,20 @@ class Dense:
             if bias is not None and pull[1] is not None:
                 bias.add_(pull[1], alpha=share)
         return weight, bias
+
+    def _blocks(self, weights: Tensor) -> list[slice]:
+        """Neighbours that make one product: few where a sum is small, as every product reads and writes the sum.
+
+        Clients of weight 0 are in none, since they may hold anything.
+        """
+        most = 1 + self.weight.numel() * self.weight.element_size() // (1 << 20)
+        blocks: list[slice] = []
+        for k in torch.nonzero(weights).flatten().tolist():
+            if blocks and blocks[-1].stop == k and k - blocks[-1].start < most:
+                blocks[-1] = slice(blocks[-1].start, k + 1)
+            else:
+                blocks.append(slice(k, k + 1))
+        return blocks
 
     def one(self, k: int, by: Tensor) -> tuple[Tensor, Tensor | None]:
         """The change of one client."""
@@ -142,7 +154,7 @@ class Dense:
         shares = _spread(by[k : k + 1], by.shape[1] - FIRST, self.rows)[0, 0, :height, None]
         scaled, x = (self.g[k, :height] * shares).double(), self.x[k, :height].double()
         near = x @ x.T + (0 if self.bias is None else 1)
-        return max(0.0, float(((scaled @ scaled.T) * near).sum()))
+        return max(float(((scaled @ scaled.T) * near).sum()), 0.0)  # in this order NaN stays
 
     def largest(self, k: int) -> float:
         """A bound of the entries of one client's factors; not finite where one is not."""
