@@ -454,7 +454,7 @@ def test_a_member_says_what_it_is_without_becoming_arrays() -> None:
     assert [trees.finite(each) for each in members] == [True, True, False]
     assert not trees.finite({"x": members[0], "y": members[2]})
     total = trees.total([members[0], half, members[2]], [1.0, 4.0, 0.0])
-    trees.map(lambda a, b: np.testing.assert_allclose(a, b), total, trees.scale(SHARED, 2.0 - 6.0))
+    trees.map(np.testing.assert_allclose, total, trees.scale(SHARED, 2.0 - 6.0))
     assert bundle.made == 0
     assert [trees.bundled(each) for each in (half, {"x": {"y": half}}, SHARED, 3)] == [True, True, False, False]
 
@@ -475,12 +475,12 @@ def test_the_total_of_trees_of_any_kind_is_their_weighted_sum() -> None:
     mixed = [trees.Member(bundle, 0), trees.scale(SHARED, 7.0), trees.Member(other, 0), trees.Member(bundle, 1)]
     weights = [0.5, 2.0, 1.0, 3.0]
     total = trees.total(mixed, weights)
-    trees.map(lambda a, b: np.testing.assert_allclose(a, b), total, trees.scale(SHARED, 1.0 + 14.0 + 10.0 - 9.0))
+    trees.map(np.testing.assert_allclose, total, trees.scale(SHARED, 1.0 + 14.0 + 10.0 - 9.0))
     assert {leaf.dtype.name for _, leaf in trees.leaves(total)} == {"float64"}
     nested = [{"tau": np.int64(3), "params": each} for each in mixed]
     total = trees.total(nested, weights)
     assert float(total["tau"]) == 3 * 6.5
-    trees.map(lambda a, b: np.testing.assert_allclose(a, b), total["params"], trees.scale(SHARED, 16.0))
+    trees.map(np.testing.assert_allclose, total["params"], trees.scale(SHARED, 16.0))
 
 
 def test_no_trees_and_trees_of_another_structure_have_no_total() -> None:

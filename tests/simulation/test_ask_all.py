@@ -63,10 +63,10 @@ def asked(network: str, rounds: int = 4, **limits: Any) -> tuple[list[Reply], Lo
 
 
 def facts(replies: Sequence[Reply]) -> list[Any]:
-    shapes = [None if reply.tree is None else reply.tree["x"].shape for reply in replies]
-    return [
-        (r.sender, shape, r.version, dict(r.metrics), r.cost, r.failure) for r, shape in zip(replies, shapes, strict=True)
-    ]
+    def shape(reply: Reply) -> Any:
+        return None if reply.tree is None else reply.tree["x"].shape
+
+    return [(r.sender, shape(r), r.version, dict(r.metrics), r.cost, r.failure) for r in replies]
 
 
 @pytest.mark.parametrize("network", ["constant-10", "wifi", "synthetic"])
