@@ -17,11 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from duetto.training.cohort.products import Factor, outer
 from duetto.training.cohort.recurrence import FIRST, PULL, START
 
 
@@ -49,6 +51,14 @@ class Dense:
     heights: Sequence[int]
     fed: bool
 
+    @cached_property
+    def _forwards(self) -> Factor:
+        return Factor(self.weight)
+
+    @cached_property
+    def _backwards(self) -> Factor:
+        return Factor(self.weight.T)
+
     def forward(self, x: Tensor, t: int, by: Tensor) -> Tensor:
         """The outputs ``[A * rows, O]`` of step ``t`` of the first A clients.
 
@@ -60,7 +70,7 @@ class Dense:
         active, rows, past = len(by), self.rows, t * self.rows
         if not self.fed:
             self.x[:active, past : past + rows] = x.view(active, rows, -1)
-        z = x @ self.weight.T if self.bias is None else torch.addmm(self.bias, x, self.weight.T)
+        z = self._forwards.times(x, self.bias)
         z = self._shared(z, x, by, transposed=True)
         if t:
             near = torch.bmm(self.x[:active, past : past + rows], self.x[:active, :past].mT)
@@ -77,7 +87,7 @@ class Dense:
         own.copy_(g.view(active, rows, -1))
         if not wanted:
             return None
-        back = self._shared(g @ self.weight, g, by, transposed=False)
+        back = self._shared(self._backwards.times(g), g, by, transposed=False)
         if t:
             near = torch.bmm(own, self.g[:active, :past].mT)
             near *= _spread(by, t, rows)
@@ -109,7 +119,7 @@ class Dense:
         for part in self._blocks(weights):
             height = self.heights[part.start]  # the longest first
             scaled = (self.g[part, :height] * shares[part, :height, None]).flatten(0, 1)
-            weight.addmm_(scaled.T, self.x[part, :height].flatten(0, 1))
+            weight += outer(scaled, self.x[part, :height].flatten(0, 1))
             if bias is not None:
                 bias += scaled.sum(0)
         start = float(weights @ by[:, START])
@@ -125,17 +135,20 @@ class Dense:
         return weight, bias
 
     def _blocks(self, weights: Tensor) -> list[slice]:
-        """Neighbours that make one product: few where a sum is small, as every product reads and writes the sum.
+        """Neighbours that make one product, as high as the first of them, unless too much of it would be padding.
 
         Clients of weight 0 are in none, since they may hold anything.
         """
-        most = 1 + self.weight.numel() * self.weight.element_size() // (1 << 20)
         blocks: list[slice] = []
+        filled = 0
         for k in torch.nonzero(weights).flatten().tolist():
-            if blocks and blocks[-1].stop == k and k - blocks[-1].start < most:
-                blocks[-1] = slice(blocks[-1].start, k + 1)
+            first = blocks[-1].start if blocks and blocks[-1].stop == k else k
+            filled = filled + self.heights[k] if first < k else self.heights[k]
+            if first < k and self.heights[first] * (k + 1 - first) <= 1.2 * filled:
+                blocks[-1] = slice(first, k + 1)
             else:
                 blocks.append(slice(k, k + 1))
+                filled = self.heights[k]
         return blocks
 
     def one(self, k: int, by: Tensor) -> tuple[Tensor, Tensor | None]:

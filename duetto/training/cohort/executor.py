@@ -132,7 +132,8 @@ def _difference(client: Client, task: Task) -> str | None:
     """What is different when two short clients are trained together, in float64."""
     short = replace(client, epochs=1, batch_size=3)
     start = {name: trees.map(lambda leaf: np.asarray(leaf, np.float64), tree) for name, tree in task.start.items()}
-    data = {name: np.resize(column, (5, *column.shape[1:])) for name, column in task.data.items()}
+    clean = {name: np.nan_to_num(column, posinf=0, neginf=0) for name, column in task.data.items()}
+    data = {name: np.resize(column, (5, *column.shape[1:])) for name, column in clean.items()}
     few = {name: column[:4] for name, column in data.items()}
     both = [Task(start, data, ("check", 0)), Task(start, few, ("check", 1))]
     for alone, together in zip(Sequential().train(short, both), Cohort(1)._trained(short, both), strict=True):
