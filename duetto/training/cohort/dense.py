@@ -33,8 +33,7 @@ class Dense:
 
     Attributes:
         weight, bias: [O, D] and [O] or None, where all clients start.
-        x: [K, T * rows, D] what went in, step after step; rows that a step lacks are 0, those after a client's last
-            step hold anything.
+        x: [K, T * rows, D] what went in, step after step; 0 in rows that a step or a client lacks.
         g: [K, T * rows, O] what came back; likewise.
         pulls: each client's constant pull on weight and bias, or None.
         rows: of a step.

@@ -159,7 +159,13 @@ class Group:
                     if name == "x" and augmenter is not None:
                         for batch in torch.split(into, rows):
                             batch.copy_(self.client.augment(batch.clone(), augmenter))  # type: ignore[misc]
-        return columns
+        return {name: self._ended(column) for name, column in columns.items()}
+
+    def _ended(self, column: Tensor) -> Tensor:
+        """``column [K, T * rows, ...]`` with 0 where a client has no step any more."""
+        for k, steps in enumerate(self.steps):
+            column[k, steps * self.client.batch_size :] = 0
+        return column
 
     def _dense(self, node: str, path: str) -> Dense:
         weight, bias = self.start[f"{path}.weight"], self.start.get(f"{path}.bias")
@@ -167,8 +173,8 @@ class Group:
         if fed:
             x = self.columns["x"].flatten(2)
         else:
-            x = self._allocate((len(self.tasks), height, weight.shape[1]), self.dtype, self)
-        g = self._allocate((len(self.tasks), height, weight.shape[0]), self.dtype, self)
+            x = self._ended(self._allocate((len(self.tasks), height, weight.shape[1]), self.dtype, self))
+        g = self._ended(self._allocate((len(self.tasks), height, weight.shape[0]), self.dtype, self))
         pulls = None
         if self.pulls[0] is not None:
             pulls = [(pull[f"{path}.weight"], pull.get(f"{path}.bias")) for pull in self.pulls if pull is not None]
