@@ -39,6 +39,7 @@ class Dense:
         rows: of a step.
         heights: [K] rows of all a client's steps.
         fed: whether ``x`` is the data itself, filled beforehand.
+        low: whether large products are made in bfloat16.
     """
 
     weight: Tensor
@@ -49,14 +50,15 @@ class Dense:
     rows: int
     heights: Sequence[int]
     fed: bool
+    low: bool = False
 
     @cached_property
     def _forwards(self) -> Factor:
-        return Factor(self.weight)
+        return Factor(self.weight, self.low)
 
     @cached_property
     def _backwards(self) -> Factor:
-        return Factor(self.weight.T)
+        return Factor(self.weight.T, self.low)
 
     def forward(self, x: Tensor, t: int, by: Tensor) -> Tensor:
         """The outputs ``[A * rows, O]`` of step ``t`` of the first A clients.
@@ -118,7 +120,7 @@ class Dense:
         for part in self._blocks(weights):
             height = self.heights[part.start]  # the longest first
             scaled = (self.g[part, :height] * shares[part, :height, None]).flatten(0, 1)
-            weight += outer(scaled, self.x[part, :height].flatten(0, 1))
+            weight += outer(scaled, self.x[part, :height].flatten(0, 1), self.low)
             if bias is not None:
                 bias += scaled.sum(0)
         start = float(weights @ by[:, START])

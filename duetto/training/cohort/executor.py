@@ -40,6 +40,8 @@ class Cohort:
 
     Attributes:
         threads: groups of clients that run at the same time; None is one for each processor.
+        precision: "full" is that of the parameters; with "bfloat16" large products and what runs client by client are
+            rounded to it, as by torch's autocast: faster on processors that know it, and not exact.
         max_cohort_bytes: factors beyond this lie in a temporary file, from which the system fetches what it needs.
 
     Raises:
@@ -48,8 +50,11 @@ class Cohort:
 
     threads: int | None = None
     max_cohort_bytes: int = 4 << 30
+    precision: str = "full"
 
     def __post_init__(self) -> None:
+        if self.precision not in ("full", "bfloat16"):
+            raise ConfigError(f"precision={self.precision!r}", 'use "full" or "bfloat16"')
         if (self.threads is not None and self.threads < 1) or self.max_cohort_bytes < 1:
             raise ConfigError(f"threads={self.threads} and max_cohort_bytes={self.max_cohort_bytes}", "use at least 1")
 
@@ -69,13 +74,14 @@ class Cohort:
 
     def _trained(self, client: Client, tasks: Sequence[Task]) -> list[Trained]:
         parts = split(client.net)
+        low = self.precision == "bfloat16"
         order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i].data["x"]))
         threads = min(self.threads or processors(), len(tasks))
         dealt = [order[j::threads] for j in range(threads)]
         with _one_thread_an_operation(), self._memory(client, parts, tasks) as allocate:
 
             def trained(members: Sequence[int]) -> Group:
-                return Group(client, parts, [tasks[i] for i in members], allocate).run()
+                return Group(client, parts, [tasks[i] for i in members], allocate, low).run()
 
             groups = each(trained, dealt)
         return _results(client, tasks, dealt, groups)

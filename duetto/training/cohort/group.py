@@ -71,8 +71,10 @@ class Group:
         dense: path of a layer -> its factors.
     """
 
-    def __init__(self, client: Client, split: Split, tasks: Sequence[Task], allocate: Allocate) -> None:
-        self.client, self.split, self.tasks, self._allocate = client, split, tasks, allocate
+    def __init__(
+        self, client: Client, split: Split, tasks: Sequence[Task], allocate: Allocate, low: bool = False
+    ) -> None:
+        self.client, self.split, self.tasks, self._allocate, self.low = client, split, tasks, allocate, low
         sizes = [len(task.data["x"]) for task in tasks]
         self.steps = [sequential.steps(client, n) for n in sizes]
         assert self.steps == sorted(self.steps, reverse=True)
@@ -179,7 +181,7 @@ class Group:
         if self.pulls[0] is not None:
             pulls = [(pull[f"{path}.weight"], pull.get(f"{path}.bias")) for pull in self.pulls if pull is not None]
         heights = [steps * self.client.batch_size for steps in self.steps]
-        return Dense(weight, bias, x, g, pulls, self.client.batch_size, heights, fed)
+        return Dense(weight, bias, x, g, pulls, self.client.batch_size, heights, fed, self.low)
 
     # ------------------------------------------------------------------------------------------------- the training
 
@@ -257,8 +259,9 @@ class Group:
         }
         x = _channels_last(x[: self.valid[k][t]]) if self.split.convolutions else x[: self.valid[k][t]]
         values: dict[str, Any] = {self.split.reads: x}
-        for node in self.split.nodes(turn=True):
-            values[node.name] = self._node(node, values, params, t, range(k, k + 1))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.low):
+            for node in self.split.nodes(turn=True):
+                values[node.name] = self._node(node, values, params, t, range(k, k + 1))
         return params, {name: values[name] for name in self.split.frontier}
 
     def _gathered(self, name: str, outs: Sequence[Tensor]) -> Tensor:
@@ -358,7 +361,10 @@ def _source(node: fx.Node) -> str:
 def _back(leaves: Mapping[str, Tensor], outs: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The gradients of one client's leaves, where what it gave has these."""
     found = torch.autograd.grad(
-        [outs[name] for name in grads], list(leaves.values()), list(grads.values()), allow_unused=True
+        [outs[name] for name in grads],
+        list(leaves.values()),
+        [grad.to(outs[name].dtype) for name, grad in grads.items()],
+        allow_unused=True,
     )
     return {name: grad for name, grad in zip(leaves, found, strict=True) if grad is not None}
 

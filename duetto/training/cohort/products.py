@@ -12,26 +12,36 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _GAIN = 1.3  # oneDNN must be so much faster: a near tie should fall the same way every time
 
 
 class Factor:
-    """A matrix ``[N, K]`` by which many are multiplied; laid out once as the faster library likes it."""
+    """A matrix ``[N, K]`` by which many are multiplied; laid out once as the faster library likes it.
 
-    def __init__(self, matrix: Tensor) -> None:
-        self.matrix = matrix
-        self._packed = matrix.contiguous().to_mkldnn() if _faster(matrix) else None
+    ``low``: both sides of a product are rounded to bfloat16, and what comes out.
+    """
+
+    def __init__(self, matrix: Tensor, low: bool = False) -> None:
+        self.matrix, self._low = matrix.bfloat16() if low else matrix, low
+        self._packed = self.matrix.contiguous().to_mkldnn() if _faster(self.matrix) else None
 
     def times(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """``x @ matrix.T + bias``: ``[R, K]`` to ``[R, N]``."""
+        if self._low:
+            x, bias, dtype = x.bfloat16(), None if bias is None else bias.bfloat16(), x.dtype
+            found = functional.linear(x, self.matrix, bias) if self._packed is None else _linear(x, self._packed, bias)
+            return found.to(dtype)
         if self._packed is not None:
             return _linear(x, self._packed, bias)
         return x @ self.matrix.T if bias is None else torch.addmm(bias, x, self.matrix.T)
 
 
-def outer(g: Tensor, x: Tensor) -> Tensor:
-    """``g.T @ x``: ``[R, O]`` and ``[R, D]`` to ``[O, D]``."""
+def outer(g: Tensor, x: Tensor, low: bool = False) -> Tensor:
+    """``g.T @ x``: ``[R, O]`` and ``[R, D]`` to ``[O, D]``; ``low`` as in :class:`Factor`."""
+    if low:
+        return (g.bfloat16().T @ x.bfloat16()).to(g.dtype)
     if _faster(x) and len(x) >= 128:
         return _outer(g.contiguous(), x)
     return g.T @ x
@@ -48,8 +58,10 @@ def _outer(g: Tensor, x: Tensor) -> Tensor:
 
 
 def _faster(matrix: Tensor) -> bool:
-    """Whether oneDNN is asked: for float32 on a processor where it has won a short trial."""
-    return matrix.dtype == torch.float32 and matrix.device.type == "cpu" and _onednn()
+    """Whether oneDNN is asked: for bfloat16, and for float32 on a processor where it has won a short trial."""
+    if matrix.device.type != "cpu":
+        return False
+    return matrix.dtype == torch.bfloat16 or (matrix.dtype == torch.float32 and _onednn())
 
 
 @cache

@@ -24,6 +24,8 @@
 
 namespace {
 
+using Int = std::int64_t;
+
 #if defined(__AVX512F__)
 constexpr int kBytes = 64, kRows = 12;  // a vector; the most rows of a tile that stay in registers, two vectors wide
 #elif defined(__AVX__)
@@ -33,19 +35,19 @@ constexpr int kBytes = 16, kRows = 12;
 #else
 constexpr int kBytes = 16, kRows = 6;
 #endif
-constexpr long kDepth = 128;  // rows of slopes gathered before they are multiplied into the weights' gradient
+constexpr Int kDepth = 128;  // rows of slopes gathered before they are multiplied into the weights' gradient
 
 template <class T>
 struct Simd {
-  static constexpr long lanes = kBytes / sizeof(T);
+  static constexpr Int lanes = kBytes / sizeof(T);
   typedef T Vec __attribute__((vector_size(kBytes)));
 };
 template <class T>
 using Vec = typename Simd<T>::Vec;
 template <class T>
-constexpr long L = Simd<T>::lanes;
+constexpr Int L = Simd<T>::lanes;
 
-long up(long n, long multiple) { return (n + multiple - 1) / multiple * multiple; }
+Int up(Int n, Int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 template <class T>
 Vec<T> load(const T* from) {
@@ -61,7 +63,7 @@ void store(T* to, Vec<T> v) {
 
 // The first n lanes, the others zero.
 template <class T>
-Vec<T> load(const T* from, long n) {
+Vec<T> load(const T* from, Int n) {
   if (n >= L<T>) return load(from);
   Vec<T> v{};
   std::memcpy(&v, from, n * sizeof(T));
@@ -69,7 +71,7 @@ Vec<T> load(const T* from, long n) {
 }
 
 template <class T>
-void store(T* to, Vec<T> v, long n) {
+void store(T* to, Vec<T> v, Int n) {
   if (n >= L<T>) return store(to, v);
   std::memcpy(to, &v, n * sizeof(T));
 }
@@ -114,13 +116,24 @@ Floats tanh_of(Floats x) {
 }
 
 Vec<double> sigmoid(Vec<double> x) {
-  for (long i = 0; i < L<double>; i++) x[i] = 1 / (1 + std::exp(-x[i]));
+  for (Int i = 0; i < L<double>; i++) x[i] = 1 / (1 + std::exp(-x[i]));
   return x;
 }
 
 Vec<double> tanh_of(Vec<double> x) {
-  for (long i = 0; i < L<double>; i++) x[i] = std::tanh(x[i]);
+  for (Int i = 0; i < L<double>; i++) x[i] = std::tanh(x[i]);
   return x;
+}
+
+// In loops of their own, where their constants stay in registers.
+template <class T>
+__attribute__((noinline)) void sigmoids(const T* from, T* to, Int n) {
+  for (Int j = 0; j < n; j += L<T>) store(to + j, sigmoid(load(from + j)));
+}
+
+template <class T>
+__attribute__((noinline)) void tanhs(const T* from, T* to, Int n) {
+  for (Int j = 0; j < n; j += L<T>) store(to + j, tanh_of(load(from + j)));
 }
 
 // ------------------------------------------------------------------------------------------------ matrix products
@@ -129,16 +142,16 @@ Vec<double> tanh_of(Vec<double> x) {
 template <class T>
 struct Panels {
   const T* data;
-  long panel, row;
+  Int panel, row;
 };
 
 // c = start + a b for R rows and V vectors of columns. Entry (r, k) of a lies at a_row * r + a_col * k.
 template <class T, int R, int V>
-void tile(T* c, long c_row, const T* start, long start_row, const T* a, long a_row, long a_col, Panels<T> b, long K) {
+void tile(T* c, Int c_row, const T* start, Int start_row, const T* a, Int a_row, Int a_col, Panels<T> b, Int K) {
   Vec<T> sum[R][V];
   for (int r = 0; r < R; r++)
     for (int v = 0; v < V; v++) sum[r][v] = load(start + r * start_row + v * L<T>);
-  for (long k = 0; k < K; k++) {
+  for (Int k = 0; k < K; k++) {
     Vec<T> w[V];
     for (int v = 0; v < V; v++) w[v] = load(b.data + v / 2 * b.panel + b.row * k + v % 2 * L<T>);
     for (int r = 0; r < R; r++) {
@@ -152,8 +165,8 @@ void tile(T* c, long c_row, const T* start, long start_row, const T* a, long a_r
 
 // The same for any number of vectors; the fewer the rows, the wider the tile, or additions would wait for each other.
 template <class T, int R>
-void strip(long vectors, T* c, long c_row, const T* start, long start_row, const T* a, long a_row, long a_col,
-           Panels<T> b, long K) {
+void strip(Int vectors, T* c, Int c_row, const T* start, Int start_row, const T* a, Int a_row, Int a_col,
+           Panels<T> b, Int K) {
   constexpr int wide = R * 8 <= 2 * kRows ? 8 : R * 4 <= 2 * kRows ? 4 : 2;
   const auto take = [&](auto run, int width) {
     run(c, c_row, start, start_row, a, a_row, a_col, b, K);
@@ -165,17 +178,17 @@ void strip(long vectors, T* c, long c_row, const T* start, long start_row, const
 }
 
 template <class T, int R = kRows, class... Args>
-void strip_of(long rows, Args... args) {
+void strip_of(Int rows, Args... args) {
   if (rows == R) return strip<T, R>(args...);
   if constexpr (R > 1) strip_of<T, R - 1>(rows, args...);
 }
 
 // The same for any number of rows, in strips of nearly equal height.
 template <class T>
-void multiply(long rows, long vectors, T* c, long c_row, const T* start, long start_row, const T* a, long a_row,
-              long a_col, Panels<T> b, long K) {
-  for (long left = (rows + kRows - 1) / kRows; left; left--) {
-    const long now = (rows + left - 1) / left;
+void multiply(Int rows, Int vectors, T* c, Int c_row, const T* start, Int start_row, const T* a, Int a_row,
+              Int a_col, Panels<T> b, Int K) {
+  for (Int left = (rows + kRows - 1) / kRows; left; left--) {
+    const Int now = (rows + left - 1) / left;
     strip_of<T>(now, vectors, c, c_row, start, start_row, a, a_row, a_col, b, K);
     rows -= now, c += now * c_row, start += now * start_row, a += now * a_row;
   }
@@ -185,17 +198,17 @@ void multiply(long rows, long vectors, T* c, long c_row, const T* start, long st
 
 template <class T>
 struct Shape {
-  long b, steps, D, H;
-  long Hp = up(H, L<T>), Dp = up(D, L<T>);
-  long row = Hp + Dp + L<T>, gate = 4 * Hp + L<T>;
-  long depth = b < kDepth ? kDepth / b : 1;  // steps whose slopes are gathered
-  long forward_panel = 2 * L<T> * (Hp + D), backward_panel = 2 * L<T> * 4 * Hp;
-  long forward_weights = up(4 * Hp, 2 * L<T>) / (2 * L<T>)*forward_panel;
-  long backward_weights = up(Hp + Dp, 2 * L<T>) / (2 * L<T>)*backward_panel;
+  Int b, steps, D, H;
+  Int Hp = up(H, L<T>), Dp = up(D, L<T>);
+  Int row = Hp + Dp + L<T>, gate = 4 * Hp + L<T>;
+  Int depth = b < kDepth ? kDepth / b : 1;  // steps whose slopes are gathered
+  Int forward_panel = 2 * L<T> * (Hp + D), backward_panel = 2 * L<T> * 4 * Hp;
+  Int forward_weights = up(4 * Hp, 2 * L<T>) / (2 * L<T>)*forward_panel;
+  Int backward_weights = up(Hp + Dp, 2 * L<T>) / (2 * L<T>)*backward_panel;
   // How many numbers the caller provides.
-  long kept = steps * b * (row + gate + 2 * Hp);
-  long forward = forward_weights + 4 * Hp;
-  long backward = backward_weights + depth * b * gate + b * row + b * Hp + 4 * Hp + 4 * Hp * row + row;
+  Int kept = steps * b * (row + gate + 2 * Hp);
+  Int forward = forward_weights + 4 * Hp;
+  Int backward = backward_weights + depth * b * gate + b * row + b * Hp + 4 * Hp + 4 * Hp * (Hp + L<T>) + D * gate + row;
 };
 
 // What the forward pass keeps for the backward pass.
@@ -212,8 +225,8 @@ struct Kept {
 // Entry (gate, unit) of a weight [4H][columns] goes to row at(gate, unit); the same for one column of a bias.
 template <class T, class At>
 void each_row(const Shape<T>& n, At at) {
-  for (long gate = 0; gate < 4; gate++)
-    for (long unit = 0; unit < n.H; unit++) at(gate * n.H + unit, gate * n.Hp + unit);
+  for (Int gate = 0; gate < 4; gate++)
+    for (Int unit = 0; unit < n.H; unit++) at(gate * n.H + unit, gate * n.Hp + unit);
 }
 
 template <class T>
@@ -222,42 +235,51 @@ void forward(const Shape<T>& n, const T* x, const T* w_ih, const T* w_hh, const 
   const Kept<T> keep(n, kept);
   T *weights = scratch, *bias = weights + n.forward_weights;
   std::memset(scratch, 0, n.forward * sizeof(T));
-  each_row(n, [&](long from, long to) {
+  each_row(n, [&](Int from, Int to) {
     T* column = weights + to / (2 * L<T>) * n.forward_panel + to % (2 * L<T>);
-    for (long k = 0; k < n.H; k++) column[2 * L<T> * k] = w_hh[from * n.H + k];
-    for (long k = 0; k < n.D; k++) column[2 * L<T> * (n.Hp + k)] = w_ih[from * n.D + k];
+    for (Int k = 0; k < n.H; k++) column[2 * L<T> * k] = w_hh[from * n.H + k];
+    for (Int k = 0; k < n.D; k++) column[2 * L<T> * (n.Hp + k)] = w_ih[from * n.D + k];
     bias[to] = b_ih[from] + b_hh[from];
   });
-  for (long t = 0; t < n.steps; t++)
-    for (long r = 0; r < n.b; r++) {
+  for (Int t = 0; t < n.steps; t++)
+    for (Int r = 0; r < n.b; r++) {
       T* row = keep.rows + (t * n.b + r) * n.row;
       if (t == 0) std::memset(row, 0, n.Hp * sizeof(T));
       std::memcpy(row + n.Hp, x + (r * n.steps + t) * n.D, n.D * sizeof(T));
       std::memset(row + n.Hp + n.D, 0, (n.Dp - n.D) * sizeof(T));
     }
-  for (long t = 0; t < n.steps; t++) {
-    const long skip = t ? 0 : n.Hp;  // the first state is zero
+  for (Int t = 0; t < n.steps; t++) {
+    const Int skip = t ? 0 : n.Hp;  // the first state is zero
     multiply<T>(n.b, 4 * n.Hp / L<T>, keep.gates + t * n.b * n.gate, n.gate, bias, 0,
                 keep.rows + t * n.b * n.row + skip, n.row, 1,
                 {weights + 2 * L<T> * skip, n.forward_panel, 2 * L<T>}, n.Hp + n.D - skip);
-    for (long r = 0; r < n.b; r++) {
-      const long at = t * n.b + r;
-      T *gates = keep.gates + at * n.gate, *cells = keep.cells + at * n.Hp;
-      for (long j = 0; j < n.Hp; j += L<T>) {
-        const Vec<T> i = sigmoid(load(gates + j)), f = sigmoid(load(gates + n.Hp + j));
-        const Vec<T> g = tanh_of(load(gates + 2 * n.Hp + j)), o = sigmoid(load(gates + 3 * n.Hp + j));
-        const Vec<T> c = t ? f * load(cells + j - n.b * n.Hp) + i * g : i * g;
-        const Vec<T> s = tanh_of(c), h = o * s;
-        store(gates + j, i), store(gates + n.Hp + j, f), store(gates + 2 * n.Hp + j, g);
-        store(gates + 3 * n.Hp + j, o), store(cells + j, c), store(keep.squash + at * n.Hp + j, s);
-        if (t + 1 < n.steps) store(keep.rows + (at + n.b) * n.row + j, h);
-        store(out + (r * n.steps + t) * n.H + j, h, n.H - j);
-        if (t + 1 == n.steps) {
-          store(h_last + r * n.H + j, h, n.H - j);
-          store(c_last + r * n.H + j, c, n.H - j);
-        }
+    T *cells = keep.cells + t * n.b * n.Hp, *squash = keep.squash + t * n.b * n.Hp;
+    for (Int r = 0; r < n.b; r++) {
+      T *gates = keep.gates + (t * n.b + r) * n.gate, *i = gates, *f = gates + n.Hp, *g = gates + 2 * n.Hp;
+      sigmoids(i, i, 2 * n.Hp);
+      tanhs(g, g, n.Hp);
+      sigmoids(g + n.Hp, g + n.Hp, n.Hp);
+      T *now = cells + r * n.Hp, *before = now - n.b * n.Hp;
+      for (Int j = 0; j < n.Hp; j += L<T>) {
+        Vec<T> c = load(i + j) * load(g + j);
+        if (t) c += load(f + j) * load(before + j);
+        store(now + j, c);
       }
     }
+    tanhs(cells, squash, n.b * n.Hp);
+    for (Int r = 0; r < n.b; r++) {
+      const T *o = keep.gates + (t * n.b + r) * n.gate + 3 * n.Hp, *s = squash + r * n.Hp;
+      T *to = out + (r * n.steps + t) * n.H, *next = keep.rows + ((t + 1) * n.b + r) * n.row;
+      for (Int j = 0; j < n.Hp; j += L<T>) {
+        const Vec<T> h = load(o + j) * load(s + j);
+        if (t + 1 < n.steps) store(next + j, h);
+        store(to + j, h, n.H - j);
+      }
+    }
+  }
+  for (Int r = 0; r < n.b; r++) {
+    std::memcpy(h_last + r * n.H, out + (r * n.steps + n.steps - 1) * n.H, n.H * sizeof(T));
+    std::memcpy(c_last + r * n.H, keep.cells + ((n.steps - 1) * n.b + r) * n.Hp, n.H * sizeof(T));
   }
 }
 
@@ -268,83 +290,88 @@ void backward(const Shape<T>& n, const T* d_out, const T* d_h_last, const T* d_c
   const Kept<T> keep(n, kept);
   T *weights = scratch, *all_slopes = weights + n.backward_weights, *d_rows = all_slopes + n.depth * n.b * n.gate,
     *d_cell = d_rows + n.b * n.row, *d_bias = d_cell + n.b * n.Hp, *d_weights = d_bias + 4 * n.Hp,
-    *zeros = d_weights + 4 * n.Hp * n.row;
+    *d_inputs = d_weights + 4 * n.Hp * (n.Hp + L<T>), *zeros = d_inputs + n.D * n.gate;
   std::memset(scratch, 0, n.backward * sizeof(T));
-  const auto pack = [&](const T* from, T* row, long columns, long first) {
-    for (long k = 0; k < columns; k += L<T>) {
-      const long to = first + k;
+  const auto pack = [&](const T* from, T* row, Int columns, Int first) {
+    for (Int k = 0; k < columns; k += L<T>) {
+      const Int to = first + k;
       store(row + to / (2 * L<T>) * n.backward_panel + to % (2 * L<T>), load(from + k, columns - k));
     }
   };
-  each_row(n, [&](long from, long to) {
+  each_row(n, [&](Int from, Int to) {
     pack(w_hh + from * n.H, weights + 2 * L<T> * to, n.H, 0);
     pack(w_ih + from * n.D, weights + 2 * L<T> * to, n.D, n.Hp);
   });
-  for (long r = 0; r < n.b; r++)
-    for (long j = 0; j < n.H; j += L<T>) {
+  for (Int r = 0; r < n.b; r++)
+    for (Int j = 0; j < n.H; j += L<T>) {
       if (d_h_last) store(d_rows + r * n.row + j, load(d_h_last + r * n.H + j, n.H - j));
       if (d_c_last) store(d_cell + r * n.Hp + j, load(d_c_last + r * n.H + j, n.H - j));
     }
-  for (long t = n.steps - 1, slot = 0, gathered = 0; t >= 0; t--) {
+  for (Int t = n.steps - 1, slot = 0, gathered = 0; t >= 0; t--) {
     if (slot-- == 0) {
       slot = t < n.depth ? t : n.depth - 1;
       gathered = slot + 1;
     }
     T* slopes = all_slopes + slot * n.b * n.gate;
-    for (long j = 0; j < n.Hp; j += L<T>) {
-      Vec<T> sum[4] = {};
-      for (long r = 0; r < n.b; r++) {
-        const long at = t * n.b + r;
-        const T* gates = keep.gates + at * n.gate + j;
+    for (Int r = 0; r < n.b; r++) {
+      const Int at = t * n.b + r;
+      const T *i_row = keep.gates + at * n.gate, *squash = keep.squash + at * n.Hp, *before = keep.cells + (at - n.b) * n.Hp;
+      const T *d_out_row = d_out ? d_out + (r * n.steps + t) * n.H : nullptr;
+      T *d_h_row = d_rows + r * n.row, *d_c_row = d_cell + r * n.Hp, *slope = slopes + r * n.gate;
+      for (Int j = 0; j < n.Hp; j += L<T>) {
+        const T* gates = i_row + j;
         const Vec<T> i = load(gates), f = load(gates + n.Hp), g = load(gates + 2 * n.Hp), o = load(gates + 3 * n.Hp);
-        const Vec<T> s = load(keep.squash + at * n.Hp + j);
-        Vec<T> d_h = load(d_rows + r * n.row + j);
-        if (d_out) d_h += load(d_out + (r * n.steps + t) * n.H + j, n.H - j);
-        const Vec<T> d_c = load(d_cell + r * n.Hp + j) + d_h * o * (T(1) - s * s);
-        const Vec<T> before = t ? load(keep.cells + (at - n.b) * n.Hp + j) : Vec<T>{};
-        const Vec<T> slope[4] = {d_c * g * i * (T(1) - i), d_c * before * f * (T(1) - f), d_c * i * (T(1) - g * g),
-                                 d_h * s * o * (T(1) - o)};
-        for (long gate = 0; gate < 4; gate++) {
-          sum[gate] += slope[gate];
-          store(slopes + r * n.gate + gate * n.Hp + j, slope[gate]);
-        }
-        store(d_cell + r * n.Hp + j, d_c * f);
-      }
-      for (long gate = 0; gate < 4; gate++) {
-        T* total = d_bias + gate * n.Hp + j;
-        store(total, load(total) + sum[gate]);
+        const Vec<T> s = load(squash + j);
+        Vec<T> d_h = load(d_h_row + j);
+        if (d_out) d_h += load(d_out_row + j, n.H - j);
+        const Vec<T> d_c = load(d_c_row + j) + d_h * o * (T(1) - s * s);
+        const Vec<T> c = t ? load(before + j) : Vec<T>{};
+        const auto keep_slope = [&](Int gate, Vec<T> value) {
+          store(slope + gate * n.Hp + j, value);
+          T* total = d_bias + gate * n.Hp + j;
+          store(total, load(total) + value);
+        };
+        keep_slope(0, d_c * g * i * (T(1) - i));
+        keep_slope(1, d_c * c * f * (T(1) - f));
+        keep_slope(2, d_c * i * (T(1) - g * g));
+        keep_slope(3, d_h * s * o * (T(1) - o));
+        store(d_c_row + j, d_c * f);
       }
     }
     if (t || d_x)
       multiply<T>(n.b, (n.Hp + (d_x ? n.Dp : 0)) / L<T>, d_rows, n.row, zeros, 0, slopes, n.gate, 1,
                   {weights, n.backward_panel, 2 * L<T>}, 4 * n.Hp);
     if (d_x)
-      for (long r = 0; r < n.b; r++)
+      for (Int r = 0; r < n.b; r++)
         std::memcpy(d_x + (r * n.steps + t) * n.D, d_rows + r * n.row + n.Hp, n.D * sizeof(T));
-    if (slot == 0 && d_w_hh)
-      multiply<T>(4 * n.Hp, (n.Hp + n.Dp) / L<T>, d_weights, n.row, d_weights, n.row, slopes, 1, n.gate,
-                  {keep.rows + t * n.b * n.row, 2 * L<T>, n.row}, gathered * n.b);
+    if (slot == 0 && d_w_hh) {
+      const T* rows = keep.rows + t * n.b * n.row;
+      multiply<T>(4 * n.Hp, n.Hp / L<T>, d_weights, n.Hp + L<T>, d_weights, n.Hp + L<T>, slopes, 1, n.gate,
+                  {rows, 2 * L<T>, n.row}, gathered * n.b);
+      multiply<T>(n.D, 4 * n.Hp / L<T>, d_inputs, n.gate, d_inputs, n.gate, rows + n.Hp, 1, n.row,
+                  {slopes, 2 * L<T>, n.gate}, gathered * n.b);
+    }
   }
-  each_row(n, [&](long to, long from) {
+  each_row(n, [&](Int to, Int from) {
     d_b[to] = d_bias[from];
     if (!d_w_hh) return;
-    std::memcpy(d_w_hh + to * n.H, d_weights + from * n.row, n.H * sizeof(T));
-    std::memcpy(d_w_ih + to * n.D, d_weights + from * n.row + n.Hp, n.D * sizeof(T));
+    std::memcpy(d_w_hh + to * n.H, d_weights + from * (n.Hp + L<T>), n.H * sizeof(T));
+    for (Int k = 0; k < n.D; k++) d_w_ih[to * n.D + k] = d_inputs[k * n.gate + from];
   });
 }
 
 }  // namespace
 
 #define DUETTO_LSTM(T, name)                                                                                          \
-  extern "C" void sizes_##name(long b, long steps, long D, long H, long* out) {                                       \
+  extern "C" void sizes_##name(Int b, Int steps, Int D, Int H, Int* out) {                                       \
     const Shape<T> n{b, steps, D, H};                                                                                 \
     out[0] = n.kept, out[1] = n.forward, out[2] = n.backward;                                                         \
   }                                                                                                                   \
-  extern "C" void forward_##name(long b, long steps, long D, long H, const T* x, const T* w_ih, const T* w_hh,        \
+  extern "C" void forward_##name(Int b, Int steps, Int D, Int H, const T* x, const T* w_ih, const T* w_hh,        \
                                  const T* b_ih, const T* b_hh, T* out, T* h_last, T* c_last, T* kept, T* scratch) {   \
     forward<T>({b, steps, D, H}, x, w_ih, w_hh, b_ih, b_hh, out, h_last, c_last, kept, scratch);                      \
   }                                                                                                                   \
-  extern "C" void backward_##name(long b, long steps, long D, long H, const T* d_out, const T* d_h_last,              \
+  extern "C" void backward_##name(Int b, Int steps, Int D, Int H, const T* d_out, const T* d_h_last,              \
                                   const T* d_c_last, const T* w_ih, const T* w_hh, T* kept, T* d_x, T* d_w_ih,        \
                                   T* d_w_hh, T* d_b, T* scratch) {                                                    \
     backward<T>({b, steps, D, H}, d_out, d_h_last, d_c_last, w_ih, w_hh, kept, d_x, d_w_ih, d_w_hh, d_b, scratch);    \

@@ -328,7 +328,18 @@ def test_the_path_of_every_layer_is_told() -> None:
     assert paths["after"] == "all clients at once, with own parameters for each"
 
 
-@pytest.mark.parametrize("settings", [{"threads": 0}, {"max_cohort_bytes": 0}])
-def test_senseless_settings_are_refused(settings: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="at least 1"):
+@pytest.mark.parametrize("name", ["dense", "residual", "lstm"])
+def test_rounded_to_bfloat16_it_is_close(name: str) -> None:
+    net, one = NETS[name], client(NETS[name])
+    given = tasks(net, dtype=np.float32)
+    exact, rounded = (Cohort(threads=1, precision=precision).train(one, given) for precision in ("full", "bfloat16"))
+    for a, b in zip(exact, rounded, strict=True):
+        close(b.delta, a.delta, 0.1)
+        assert trees.spec(b.delta) == trees.spec(a.delta)
+    assert trees.norm(trees.subtract(exact[0].delta, rounded[0].delta)) > 1e-6 * trees.norm(exact[0].delta)
+
+
+@pytest.mark.parametrize("settings", [{"threads": 0}, {"max_cohort_bytes": 0}, {"precision": "half"}])
+def test_senseless_settings_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="use"):
         Cohort(**settings)
