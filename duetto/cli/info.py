@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ import typer
 
 from duetto import __version__
 from duetto.cli import console, running
+from duetto.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES = console.examples(
     ("duetto info", "versions, extras, data and cache"),
     ("duetto info --task handwriting", "the pair: parameters, bytes, seconds an answer on each device"),
+    ("duetto info --model handwriting.small", "how each of its layers is trained when many clients train at once"),
     ("duetto info --devices --networks", "what a simulation can be made of"),
 )
 _SHOWN = ("torch", "numpy", "scikit-learn", "zstandard", "safetensors", "onnxruntime", "httpx", "tensorboard")
@@ -31,18 +33,24 @@ def info(
         str | None,
         typer.Option(help="The small and the large model of this task.", autocompletion=lambda: list(running.TASKS)),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="How its layers are trained for many clients: TASK.small, TASK.large, or MODULE:NAME of a Net."),
+    ] = None,
     devices: Annotated[bool, typer.Option("--devices", help="The devices that can be simulated.")] = False,
     networks: Annotated[bool, typer.Option("--networks", help="The networks that can be simulated.")] = False,
     as_json: running.Json = False,
 ) -> None:
     """What is installed and found here; with a task, what its models cost."""
     found: dict[str, Any] = {}
-    if not (task or devices or networks):
+    if not (task or model or devices or networks):
         found |= _here()
     if devices:
         found["devices"] = _devices()
     if networks:
         found["networks"] = _networks()
+    if model:
+        found["model"] = _model(model)
     if task:
         running.data_root()
         with console.stoppable("stopped"), console.Progressing() as progress:
@@ -144,6 +152,36 @@ def _networks() -> dict[str, dict[str, Any]]:
     return found
 
 
+def _model(text: str) -> dict[str, Any]:
+    """How a network's layers are trained for many clients in one call.
+
+    Raises:
+        ConfigError: no such network.
+    """
+    from duetto.models import Net
+    from duetto.tasks import load
+    from duetto.training.cohort.split import Unsplit, split
+
+    module, colon, name = text.partition(":")
+    if colon:
+        try:
+            net = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"{text!r} cannot be imported ({error})", "name it as MODULE:NAME") from error
+    else:
+        task, dot, role = text.rpartition(".")
+        if not dot or role not in ("small", "large"):
+            raise ConfigError(f"no model is called {text!r}", "use TASK.small, TASK.large, or MODULE:NAME of a Net")
+        net = getattr(load(task), role)
+    if not isinstance(net, Net):
+        raise ConfigError(f"{text!r} is a {type(net).__name__}", "name a duetto.models.Net, not its class")
+    told = {"model": repr(net), "parameters": net.parameters}
+    try:
+        return told | {"layers": dict(split(net).paths)}
+    except Unsplit as fault:
+        return told | {"layers": {}, "one_by_one": str(fault)}
+
+
 def _pair(name: str) -> dict[str, Any]:
     from duetto import tree
     from duetto.folders import default_cache
@@ -178,6 +216,8 @@ def _drawn(name: str, value: Any) -> RenderableType:
         return _network_table(value)
     if name == "pair":
         return _pair_table(value)
+    if name == "model":
+        return _layer_table(value)
     return _list(name, value)
 
 
@@ -239,6 +279,18 @@ def _network_table(networks: dict[str, dict[str, Any]]) -> RenderableType:
     if not missing:
         return drawn
     return Group(drawn, Text(f"with the traces that DUETTO_DATA would name: {', '.join(missing)}", "dim"))
+
+
+def _layer_table(model: dict[str, Any]) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    drawn = _table("layer", "when many clients train at once")
+    for path, phrase in model["layers"].items():
+        drawn.add_row(path or "(its own parameters)", phrase)
+    if "one_by_one" in model:
+        drawn.add_row("all of it", f"one client after the other: {model['one_by_one']}")
+    return Group(Text(f"{model['model']}\n{model['parameters']:,} parameters\n"), drawn)
 
 
 def _pair_table(pair: dict[str, Any]) -> RenderableType:

@@ -72,3 +72,17 @@ def test_a_pair(run: Callable[..., Any]) -> None:
     assert "kB at eight bits" in shown
     assert "not trained yet" in shown
     assert "no task is called 'x'" in run("info", "--task", "x").error
+
+
+def test_how_a_model_is_trained_for_many(run: Callable[..., Any]) -> None:
+    found = json.loads(run("info", "--model", "digits.small", "--json").out)["model"]
+    assert found["parameters"] > 0
+    assert "all clients at once, kept as factors" in found["layers"].values()
+    shown = run("info", "--model", "digits.small").out
+    assert "kept as factors" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", ["digits", "digits.middle", "no.such:NET", "json:loads", "duetto.models:Mlp"])
+def test_what_is_no_model_is_refused(run: Callable[..., Any], name: str) -> None:
+    assert run("info", "--model", name).code == 2
