@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from duetto.simulation.energy import Profile
 from duetto.simulation.fleet import Fleet
 from duetto.simulation.inflight import Cell, InFlight, Job, run_together
 from duetto.simulation.link import Direction, Link, Network, named
+from duetto.simulation.store import Left, Store
 from duetto.tree import Tree
 from duetto.types import LATE, Cost, Group, Key, Local, Party, Peer, Record, Reply, Role, Skill
 
@@ -62,6 +63,7 @@ def simulate(
     cloud_profile: str = "cloud-gpu",
     servers: int = 8,
     prices: str = "default",
+    memory_bytes: int = 1 << 30,
     on_record: Callable[[Record], None] = lambda record: None,
     on_save: Callable[[Saved], None] | None = None,
     resume: Saved | None = None,
@@ -77,6 +79,7 @@ def simulate(
         seed: of links; roles draw by their own keys.
         cloud_profile, servers: the cloud's processors.
         prices: a table of ``profiles.toml``.
+        memory_bytes: what devices at rest remember beyond this lies on disk.
         on_record: called with each record as it is logged.
         on_save: called with the state when a cloud's role logs a record and nothing is in flight.
         resume: a state to go on from; the log then holds only what comes after it.
@@ -87,7 +90,7 @@ def simulate(
             a user who is called "cloud"; neighbours outside the fleet.
     """
     parties = _party(device), _party(cloud)
-    world = _World(fleet, *parties, neighbours, network, seed, cloud_profile, servers, prices, resume)
+    world = _World(fleet, *parties, neighbours, network, seed, cloud_profile, servers, prices, memory_bytes, resume)
     records: list[Record] = []
     before = resume.records if resume else 0
 
@@ -100,7 +103,7 @@ def simulate(
             on_save(Saved(world.state(), before + len(records)))
 
     world.clock.run(world.play(log, save))
-    return Log(records, world.remembered(), world.clock.time())
+    return Log(records, _Remembered(world), world.clock.time())
 
 
 def _party(given: Party | Role | None) -> Party:
@@ -182,6 +185,25 @@ class _Everybody(Group):
         return await self._world.ask_each(self._asker, skill, asks, deadline, enough)
 
 
+class _Remembered(Mapping[str, Mapping[str, Any]]):
+    """What every party remembers that differs from how it began; what lies on disk is read when it is asked for."""
+
+    def __init__(self, world: _World) -> None:
+        self._world = world
+
+    def __getitem__(self, name: str) -> Mapping[str, Any]:
+        memory = self._world.left(name).memory
+        if memory is self._world.first(name):
+            raise KeyError(name)
+        return memory
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._world.parties() if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 class _World:
     def __init__(
         self,
@@ -194,6 +216,7 @@ class _World:
         cloud_profile: str,
         servers: int,
         prices: str,
+        memory_bytes: int,
         resume: Saved | None,
     ) -> None:
         self.fleet, self.device, self.cloud, self.seed = fleet, device, cloud, seed
@@ -208,7 +231,7 @@ class _World:
         if CLOUD in fleet.row:
             raise ConfigError(f"a user is called {CLOUD!r}", "that name is the cloud's")
         self.skills = _names(device.skills)
-        self.rest: dict[str, tuple[Mapping[str, Any], float | None]] = {}  # memory and radio of devices at rest
+        self.rest = Store(memory_bytes)
         self.jobs = InFlight()
         self.waits: dict[int, str] = {}
         self.busy: dict[str, asyncio.Future[None]] = {}  # devices that were asked together, until all have answered
@@ -239,10 +262,10 @@ class _World:
 
     def _at_rest(self, name: str) -> _Member:
         """A device as it was left."""
-        memory, radio = self.rest.pop(name, (self.fleet.memory, None))
-        cell = Cell(Local(self.fleet.data(name), memory))
+        left = self.rest.pop(name, Left(self.fleet.memory, None))
+        cell = Cell(Local(self.fleet.data(name), left.memory))
         link = self.network.link((self.seed, "link", name))
-        return _Member(name, cell, self.skills, self.fleet.of(name), link, [0.0], radio=radio)
+        return _Member(name, cell, self.skills, self.fleet.of(name), link, [0.0], radio=left.radio)
 
     def _let_go(self, member: _Member) -> None:
         """A device that is not needed any more leaves only what it changed."""
@@ -254,7 +277,7 @@ class _World:
     def _rest(self, device: _Member) -> None:
         """Leave what a device has changed."""
         if device.cell.local.memory is not self.fleet.memory or device.radio is not None:
-            self.rest[device.name] = (device.cell.local.memory, device.radio)
+            self.rest[device.name] = Left(device.cell.local.memory, device.radio)
 
     def online(self) -> dict[str, np.ndarray]:
         """Who can be reached now, as a trait; nothing where everybody always can."""
@@ -537,33 +560,37 @@ class _World:
         """Whether nothing is in flight, nor about to go on at this very moment."""
         return not self.waits and not len(self.jobs) and self.clock.idle
 
-    def remembered(self) -> Mapping[str, Mapping[str, Any]]:
-        """What every party remembers that differs from how it began."""
-        return {name: memory for name, (memory, _) in self._parties().items() if memory is not self._first(name)}
+    def left(self, name: str) -> Left:
+        """Memory and radio of a party; a device that was never asked is not known here."""
+        if name in self.members:
+            member = self.members[name]
+            return Left(member.cell.local.memory, member.radio)
+        return self.rest[name]
 
-    def _parties(self) -> Mapping[str, tuple[Mapping[str, Any], float | None]]:
-        """Memory and radio of every party but those devices that were never asked."""
-        return {**self.rest, **{name: (each.cell.local.memory, each.radio) for name, each in self.members.items()}}
+    def parties(self) -> list[str]:
+        """Every party but those devices that were never asked."""
+        return [*self.rest, *self.members]
 
-    def _first(self, name: str) -> Mapping[str, Any]:
+    def first(self, name: str) -> Mapping[str, Any]:
         return self.cloud.local.memory if name == CLOUD else self.fleet.memory
 
     def state(self) -> Tree:
         """All that a resumed run needs; nothing is in flight, so every processor and every link is free."""
         parties: dict[str, Tree] = {}
-        for name, (memory, radio) in self._parties().items():
-            kept = {} if memory is self._first(name) else {"memory": memory}
-            if kept or radio is not None:
-                parties[name] = {**kept, "radio": np.array([np.nan if radio is None else radio])}
+        for name in self.parties():
+            left = self.left(name)
+            kept = {} if left.memory is self.first(name) else {"memory": left.memory}
+            if kept or left.radio is not None:
+                parties[name] = {**kept, "radio": np.array([np.nan if left.radio is None else left.radio])}
         return {"time": np.float64(self.clock.time()), "parties": parties}
 
     def _restore(self, state: Tree) -> None:
         for name, party in state["parties"].items():
-            memory, radio = party.get("memory", self._first(name)), float(party["radio"][0])
+            memory, radio = party.get("memory", self.first(name)), float(party["radio"][0])
             if name == CLOUD:
                 self.members[CLOUD].cell.local.memory = memory
             else:
-                self.rest[name] = (memory, None if np.isnan(radio) else radio)
+                self.rest[name] = Left(memory, None if np.isnan(radio) else radio)
 
 
 def _reach(reached: asyncio.Future[None]) -> None:
