@@ -93,6 +93,10 @@ class Bundle(ABC):
     def total(self, weights: np.ndarray) -> Tree:
         """The sum of all, each times its weight ``[n]`` float64; those of weight 0 do not count, whatever they hold."""
 
+    def factors(self, i: int) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+        """A leaf's pointer -> ``left [R, O]`` and ``right [R, D]``, where the leaf is kept as ``left.T @ right``."""
+        return {}
+
 
 class Member(Mapping[str, Any]):
     """``factor`` times one tree of a bundle."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,16 @@ class Factored(Bundle):
         for path, layer in group.dense.items():
             named.update(_named(path, layer.one(k, by)))
         return self._tree(named)
+
+    def factors(self, i: int) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+        """Of the dense layers."""
+        group, k = self._place[i]
+        found = {path: layer.factors(k, self._by[group]) for path, layer in group.dense.items()}
+        return {
+            f"/{path.replace('.', '/')}/weight": (both[0].numpy(), both[1].numpy())
+            for path, both in found.items()
+            if both is not None
+        }
 
     def norm(self, i: int) -> float:
         """From inner products of the factors' rows."""

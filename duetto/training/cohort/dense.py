@@ -160,6 +160,15 @@ class Dense:
         )
         return alone.total(torch.ones(1, dtype=by.dtype), by[k : k + 1])
 
+    def factors(self, k: int, by: Tensor) -> tuple[Tensor, Tensor] | None:
+        """``g [R, O]`` and ``x [R, D]`` of whose product one client's change consists, where it consists of no more."""
+        if bool(by[k, START] != 0) or self.pulls is not None:
+            return None
+        height = self.heights[k]
+        g = self.g[k, :height] * _spread(by[k : k + 1], by.shape[1] - FIRST, self.rows)[0, 0, :height, None]
+        counted = (g != 0).any(1)
+        return g[counted], self.x[k, :height][counted]
+
     def square(self, k: int, by: Tensor) -> float:
         """The squared norm of one client's change, bias included."""
         if bool(by[k, START] != 0) or self.pulls is not None:  # then the change is no product of factors alone

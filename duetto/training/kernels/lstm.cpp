@@ -22,6 +22,12 @@
 #include <cstring>
 #include <utility>
 
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace {
 
 using Int = std::int64_t;
@@ -149,18 +155,18 @@ struct Panels {
 template <class T, int R, int V>
 void tile(T* c, Int c_row, const T* start, Int start_row, const T* a, Int a_row, Int a_col, Panels<T> b, Int K) {
   Vec<T> sum[R][V];
-  for (int r = 0; r < R; r++)
-    for (int v = 0; v < V; v++) sum[r][v] = load(start + r * start_row + v * L<T>);
+  UNROLL for (int r = 0; r < R; r++)
+    UNROLL for (int v = 0; v < V; v++) sum[r][v] = load(start + r * start_row + v * L<T>);
   for (Int k = 0; k < K; k++) {
     Vec<T> w[V];
-    for (int v = 0; v < V; v++) w[v] = load(b.data + v / 2 * b.panel + b.row * k + v % 2 * L<T>);
-    for (int r = 0; r < R; r++) {
+    UNROLL for (int v = 0; v < V; v++) w[v] = load(b.data + v / 2 * b.panel + b.row * k + v % 2 * L<T>);
+    UNROLL for (int r = 0; r < R; r++) {
       const T s = a[a_row * r + a_col * k];
-      for (int v = 0; v < V; v++) sum[r][v] += s * w[v];
+      UNROLL for (int v = 0; v < V; v++) sum[r][v] += s * w[v];
     }
   }
-  for (int r = 0; r < R; r++)
-    for (int v = 0; v < V; v++) store(c + r * c_row + v * L<T>, sum[r][v]);
+  UNROLL for (int r = 0; r < R; r++)
+    UNROLL for (int v = 0; v < V; v++) store(c + r * c_row + v * L<T>, sum[r][v]);
 }
 
 // The same for any number of vectors; the fewer the rows, the wider the tile, or additions would wait for each other.
