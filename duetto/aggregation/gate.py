@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import array_api_compat as compat
@@ -53,7 +54,7 @@ class Gate:
         if not _alike(reply.tree, like):
             return "the tree has other branches than asked for"
         index = reply.index or {}
-        if strange := index.keys() - {pointer for pointer, _ in trees.leaves(like)}:
+        if index and (strange := index.keys() - {pointer for pointer, _ in trees.leaves(like)}):
             return f"the index names {min(strange)}, which is no leaf"
         if (fault := _fault(reply.tree, like, index)) is not None:
             return fault
@@ -77,10 +78,8 @@ def _alike(tree: Tree, like: Tree) -> bool:
 def _fault(tree: Tree, like: Tree, index: Index, pointer: str = "") -> str | None:
     """What is wrong with the first bad leaf of a tree that has the branches of ``like``, or None."""
     if isinstance(tree, trees.Member):
-        for (where, shaped), (_, wanted) in zip(trees.leaves(tree.bundle.spec), trees.leaves(like), strict=True):
-            empty = np.empty(0, shaped.dtype)
-            if (fault := _misfit(shaped.shape, empty, _array(wanted))) is not None:
-                return f"the leaf {pointer}{where} {fault}"
+        if (fault := _misfits(_Same(tree.bundle.spec), _Same(like))) is not None:
+            return f"the leaf {pointer}{fault}"
         return None if trees.finite(tree) else f"the branch {pointer or '(root)'} holds NaN or infinity"
     if isinstance(tree, Mapping):
         below = {name: f"{pointer}/{trees.escaped(name)}" for name in sorted(tree)}
@@ -88,6 +87,28 @@ def _fault(tree: Tree, like: Tree, index: Index, pointer: str = "") -> str | Non
         return next((fault for fault in faults if fault is not None), None)
     fault = _leaf_fault(_array(tree), _array(like), index.get(pointer))
     return None if fault is None else f"the leaf {pointer or '(root)'} {fault}"
+
+
+class _Same:
+    """A tree that equals itself only, and is known by that."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.tree is self.tree
+
+    def __hash__(self) -> int:
+        return id(self.tree)
+
+
+@lru_cache(maxsize=1)  # a cohort's changes are of one spec, and are compared with one tree
+def _misfits(spec: _Same, like: _Same) -> str | None:
+    """The first leaf of a spec that does not fit, and why."""
+    for (where, shaped), (_, wanted) in zip(trees.leaves(spec.tree), trees.leaves(like.tree), strict=True):
+        if (fault := _misfit(shaped.shape, np.empty(0, shaped.dtype), _array(wanted))) is not None:
+            return f"{where} {fault}"
+    return None
 
 
 def _misfit(shape: tuple[int, ...], leaf: Array, like: Array) -> str | None:

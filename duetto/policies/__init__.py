@@ -3,17 +3,29 @@
 from duetto.policies.availability import MODES, OnlyInCloud, OnlyOnDevice, PreferInCloud, PreferOnDevice
 from duetto.policies.budgeted import Budgeted
 from duetto.policies.calibrated import Calibrated
-from duetto.policies.cohorts import Everyone, Uniform
+from duetto.policies.cohorts import BySize, Everyone, Poisson, Uniform
+from duetto.policies.deadline import Deadline
+from duetto.policies.least_available import LeastAvailable
+from duetto.policies.oort import Oort
+from duetto.policies.over_selected import OverSelected
+from duetto.policies.power_of_choice import PowerOfChoice
 from duetto.policies.scores import SCORES, confidence
 from duetto.policies.threshold import Threshold
 
 __all__ = [
     "Budgeted",
+    "BySize",
     "Calibrated",
+    "Deadline",
     "Everyone",
+    "LeastAvailable",
     "MODES",
     "OnlyInCloud",
     "OnlyOnDevice",
+    "Oort",
+    "OverSelected",
+    "Poisson",
+    "PowerOfChoice",
     "PreferInCloud",
     "PreferOnDevice",
     "SCORES",

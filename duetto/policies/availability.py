@@ -68,7 +68,7 @@ MODES: Mapping[str, Policy[Any]] = MappingProxyType(
 
 def online(seen: Seen) -> np.ndarray:
     """Which items' parties are online, ``[n]`` bool; all of them where it is not known."""
-    column = (seen.link or {}).get("online")
+    column = (seen.traits or {} if seen.link is None else seen.link).get("online")
     return np.ones(_items(seen), bool) if column is None else np.atleast_1d(np.asarray(column, bool))
 
 

@@ -18,7 +18,19 @@ import duetto
 from duetto import tree as trees
 from duetto.aggregation import CentredClip, GeometricMedian, Krum, Mean, Median, Stack, Trimmed
 from duetto.codecs import Quantise, Zstd
-from duetto.policies import Budgeted, Calibrated, Threshold, Uniform
+from duetto.policies import (
+    Budgeted,
+    BySize,
+    Calibrated,
+    Deadline,
+    LeastAvailable,
+    Oort,
+    OverSelected,
+    Poisson,
+    PowerOfChoice,
+    Threshold,
+    Uniform,
+)
 from duetto.types import Aggregator, Chain, Codec, Held, Policy
 
 KINDS = {"codec": Codec, "aggregator": Aggregator, "policy": Policy}
@@ -51,6 +63,13 @@ EXAMPLES: dict[type, list[Any]] = {
         Budgeted(Threshold(0.5, "margin"), 1.0, step=0.5),
     ],
     Uniform: [Uniform(3), Uniform(share=0.4)],
+    Poisson: [Poisson(0.7)],
+    BySize: [BySize(3)],
+    PowerOfChoice: [PowerOfChoice(3, 9)],
+    Oort: [Oort(3), Oort(5, explore=0.0, least=0.0, window=1, most=1)],
+    Deadline: [Deadline(3, 5.0)],
+    LeastAvailable: [LeastAvailable(3)],
+    OverSelected: [OverSelected(Uniform(3)), OverSelected(Oort(2), 2.0)],
 }
 ITEMS, CLASSES = 23, 4
 DRAW = np.random.default_rng(7)

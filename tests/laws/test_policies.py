@@ -95,7 +95,7 @@ def test_answers_that_are_nan_never_pass_for_sure(scored_held: Held[Any]) -> Non
 
 
 def test_a_cohort_states_its_sampling_and_leaves_out_who_is_offline(cohort_policy: Any) -> None:
-    assert cohort_policy.sampling in ("all", "fixed-size", "poisson")
+    assert cohort_policy.sampling in ("all", "fixed-size", "poisson", "data-dependent")
     _, move = cohort_policy.choose(cohort_policy.init(), SEEN["before"], (4,))
     assert set(move.action.tolist()) <= {Action.ASK, Action.STOP}
     assert (move.action == Action.ASK).any()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from duetto.policies import MODES
+from duetto.policies.availability import online
 from duetto.types import Action, Seen
 
 STOP, GO, ASK = Action.STOP, Action.GO, Action.ASK
@@ -37,6 +38,13 @@ def test_a_mode(mode: str, before: Action, before_offline: Action, answered: Act
 def test_each_item_is_judged_by_its_own_link() -> None:
     seen = Seen(stage=0, link={"online": np.array([True, False, True])}, size=3)
     assert MODES["prefer_in_cloud"].choose({}, seen, ())[1].action.tolist() == [ASK, GO, ASK]
+
+
+def test_who_is_online_is_a_trait_where_there_is_no_link() -> None:
+    traits = {"online": np.array([True, False, True])}
+    assert online(Seen(traits=traits, size=3)).tolist() == [True, False, True]
+    assert online(Seen(traits=traits, link={"online": np.array([False, False, True])}, size=3)).tolist() == [0, 0, 1]
+    assert online(Seen(traits={"flops": np.ones(3)}, size=3)).all()
 
 
 def test_the_table_cannot_be_changed() -> None:

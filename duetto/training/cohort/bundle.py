@@ -61,10 +61,22 @@ class Factored(Bundle):
     def finite(self, i: int) -> bool:
         """From the largest factors; where their product might be beyond the dtype, by looking."""
         group, k = self._place[i]
-        tops = [float(group.own(k, self.what).abs().sum()), *(layer.largest(k) for layer in group.dense.values())]
-        if sum(tops) < math.sqrt(torch.finfo(group.dtype).max):
+        if self._tops[group][k] < math.sqrt(torch.finfo(group.dtype).max):
             return True
         return trees.finite(self.tree(i))
+
+    @cached_property
+    def _tops(self) -> dict[Group, list[float]]:
+        """A bound of the entries of each client's factors; NaN where one is."""
+        return {
+            group: torch.stack(
+                [torch.stack([group.own(k, self.what).abs().sum() for k in range(len(group.tasks))])]
+                + [layer.largest() for layer in group.dense.values()]
+            )
+            .sum(0)
+            .tolist()
+            for group in self.groups
+        }
 
     def total(self, weights: np.ndarray) -> Tree:
         """One product a layer and group."""

@@ -179,11 +179,10 @@ class Dense:
         near = x @ x.T + (0 if self.bias is None else 1)
         return max(float(((scaled @ scaled.T) * near).sum()), 0.0)  # in this order NaN stays
 
-    def largest(self, k: int) -> float:
-        """A bound of the entries of one client's factors; not finite where one is not."""
-        height = self.heights[k]
-        top = float(torch.linalg.vector_norm(self.g[k, :height], float("inf"))) * height
-        return top * (1 if self.fed else 1 + float(torch.linalg.vector_norm(self.x[k, :height], float("inf"))))
+    def largest(self) -> Tensor:
+        """[K] a bound of the entries of each client's factors; not finite where one is not."""
+        g, x = (torch.linalg.vector_norm(rows, dim=(1, 2)) for rows in (self.g, self.x[:0] if self.fed else self.x))
+        return g * self.g.shape[1] * (1 if self.fed else 1 + x)
 
 
 def _spread(by: Tensor, t: int, rows: int) -> Tensor:
