@@ -69,7 +69,7 @@ def _array(leaf: Array) -> Array:
 
 def _alike(tree: Tree, like: Tree) -> bool:
     if isinstance(tree, trees.Member):
-        tree = tree.bundle.spec
+        return _misfits(_Same(tree.bundle.spec), _Same(like)) != _BRANCHES
     if not isinstance(tree, Mapping) or not isinstance(like, Mapping):
         return not isinstance(tree, Mapping) and not isinstance(like, Mapping)
     return tree.keys() == like.keys() and all(_alike(tree[name], like[name]) for name in tree)
@@ -89,6 +89,9 @@ def _fault(tree: Tree, like: Tree, index: Index, pointer: str = "") -> str | Non
     return None if fault is None else f"the leaf {pointer or '(root)'} {fault}"
 
 
+_BRANCHES = "the branches are others"
+
+
 class _Same:
     """A tree that equals itself only, and is known by that."""
 
@@ -104,7 +107,9 @@ class _Same:
 
 @lru_cache(maxsize=1)  # a cohort's changes are of one spec, and are compared with one tree
 def _misfits(spec: _Same, like: _Same) -> str | None:
-    """The first leaf of a spec that does not fit, and why."""
+    """The first leaf of a spec that does not fit, and why; or that its branches are others."""
+    if not _alike(spec.tree, like.tree):
+        return _BRANCHES
     for (where, shaped), (_, wanted) in zip(trees.leaves(spec.tree), trees.leaves(like.tree), strict=True):
         if (fault := _misfit(shaped.shape, np.empty(0, shaped.dtype), _array(wanted))) is not None:
             return f"{where} {fault}"

@@ -1,6 +1,6 @@
 """The command line: one file a command.
 
-Files: demo · simulate · report · data · info (the commands) · flags (options from a dataclass) · running (a run, from
+Files: demo · simulate · bench · report · data · info (the commands) · flags (options from a dataclass) · running (a run, from
 its start to its table) · shown (a result in the terminal) · console (progress, JSON and errors).
 
 What needs torch is imported when a command runs, so that help, completion and ``duetto info`` are quick and work on a
@@ -19,7 +19,7 @@ import click
 import typer
 
 from duetto import __version__
-from duetto.cli import console, data, demo, info, report, simulate
+from duetto.cli import bench, console, data, demo, info, report, simulate
 
 __all__ = ["app", "main"]
 
@@ -31,7 +31,7 @@ class _Root(console.Commands):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which a newcomer needs them."""
-        return ["demo", "simulate", "report", "data", "info"]
+        return ["demo", "simulate", "bench", "report", "data", "info"]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Global flags may stand behind the command, too."""
@@ -92,6 +92,7 @@ def root(
 
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.add_typer(simulate.app, name="simulate")
+app.add_typer(bench.app, name="bench")
 app.command(epilog=report.EXAMPLES)(report.report)
 app.add_typer(data.app, name="data")
 app.command(epilog=info.EXAMPLES)(info.info)

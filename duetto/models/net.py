@@ -56,7 +56,7 @@ class Net(ABC):
     @property
     def parameters(self) -> int:
         """How many numbers it has."""
-        return sum(p.numel() for p in shared(self).parameters())
+        return _parameters(self)
 
     def work(self, rows: int, bytes_per_parameter: int = 4) -> Work:
         """What a forward pass over ``rows`` computes and moves."""
@@ -79,6 +79,11 @@ def shared(net: Net) -> nn.Module:
 @cache
 def _shapes(net: Net) -> dict[str, torch.Size]:
     return {name: parameter.shape for name, parameter in shared(net).named_parameters()}
+
+
+@cache
+def _parameters(net: Net) -> int:
+    return sum(p.numel() for p in shared(net).parameters())
 
 
 @cache

@@ -60,19 +60,31 @@ class Dense:
     def _backwards(self) -> Factor:
         return Factor(self.weight.T, self.low)
 
+    @cached_property
+    def _fed(self) -> Tensor:
+        """[K, T * rows, O] the data's products with the start: all steps' at once."""
+        found = self.x.new_zeros(*self.x.shape[:2], len(self.weight))
+        for part in self._blocks(torch.ones(len(self.x))):
+            height = self.heights[part.start]
+            rows = self._forwards.times(self.x[part, :height].flatten(0, 1), self.bias)
+            found[part, :height] = rows.view(-1, height, len(self.weight))
+        return found
+
     def forward(self, x: Tensor, t: int, by: Tensor) -> Tensor:
         """The outputs ``[A * rows, O]`` of step ``t`` of the first A clients.
 
         Args:
-            x: [A * rows, D].
+            x: [A * rows, D]; not read where the data itself is fed.
             t: the step.
             by: [A, 2 + T] coefficients of the change so far.
         """
         active, rows, past = len(by), self.rows, t * self.rows
-        if not self.fed:
+        if self.fed:
+            z = self._fed[:active, past : past + rows].reshape(active * rows, -1)
+        else:
             self.x[:active, past : past + rows] = x.view(active, rows, -1)
-        z = self._forwards.times(x, self.bias)
-        z = self._shared(z, x, by, transposed=True)
+            z = self._forwards.times(x, self.bias)
+        z = self._shared(z, self.x[:active, past : past + rows], by, transposed=True)
         if t:
             near = torch.bmm(self.x[:active, past : past + rows], self.x[:active, :past].mT)
             if self.bias is not None:
@@ -88,7 +100,7 @@ class Dense:
         own.copy_(g.view(active, rows, -1))
         if not wanted:
             return None
-        back = self._shared(self._backwards.times(g), g, by, transposed=False)
+        back = self._shared(self._backwards.times(g), own, by, transposed=False)
         if t:
             near = torch.bmm(own, self.g[:active, :past].mT)
             near *= _spread(by, t, rows)
@@ -96,16 +108,15 @@ class Dense:
         return back
 
     def _shared(self, product: Tensor, rows: Tensor, by: Tensor, *, transposed: bool) -> Tensor:
-        """The product with the start, times its coefficient, and with each client's pull."""
+        """The product ``[A * rows, .]`` with the start, times its coefficient, and that of ``rows [A, rows, .]`` with
+        each client's pull."""
         if bool((by[:, START] != 0).any()):
             product = product * (1 + by[:, START]).repeat_interleave(self.rows)[:, None]
         if self.pulls is not None:
-            for k, (into, out) in enumerate(
-                zip(rows.view(len(by), self.rows, -1), product.view(len(by), self.rows, -1), strict=True)
-            ):
+            for k, out in enumerate(product.view(len(by), self.rows, -1)):
                 weight, bias = self.pulls[k]
                 share = float(by[k, PULL])
-                out.addmm_(into, weight.T if transposed else weight, alpha=share)
+                out.addmm_(rows[k], weight.T if transposed else weight, alpha=share)
                 if transposed and bias is not None:
                     out.add_(bias, alpha=share)
         return product

@@ -157,7 +157,8 @@ class Group:
                         columns[name] = self._allocate(shape, column.dtype, self)
                     into = columns[name][k, first : first + n]
                     torch.index_select(column, 0, order, out=into)
-                    columns[name][k, first + n : first + self.per_epoch[k] * rows] = 0
+                    if n % rows:
+                        columns[name][k, first + n : first + self.per_epoch[k] * rows] = 0
                     if name == "x" and augmenter is not None:
                         for batch in torch.split(into, rows):
                             batch.copy_(self.client.augment(batch.clone(), augmenter))  # type: ignore[misc]
@@ -166,7 +167,8 @@ class Group:
     def _ended(self, column: Tensor) -> Tensor:
         """``column [K, T * rows, ...]`` with 0 where a client has no step any more."""
         for k, steps in enumerate(self.steps):
-            column[k, steps * self.client.batch_size :] = 0
+            if steps < self.most:
+                column[k, steps * self.client.batch_size :] = 0
         return column
 
     def _dense(self, node: str, path: str) -> Dense:
@@ -199,9 +201,11 @@ class Group:
         turned = [self._in_turn(k, t, batch["x"][k]) for k in range(active)] if self.split.turn else []
         features = {name: self._gathered(name, [outs[name] for _, outs in turned]) for name in self.split.frontier}
         stacked = self._stacked(active)
-        inputs = {self.split.reads: batch["x"].reshape(active * rows, *batch["x"].shape[2:]), **features}
+        inputs = dict(features)
+        if not self.split.only_fed:
+            inputs[self.split.reads] = batch["x"].reshape(active * rows, *batch["x"].shape[2:])
         logits = self._together(inputs, stacked, t, self.coefficients[:active, t])
-        per_row = self._loss(logits, {name: column.flatten(0, 1) for name, column in batch.items()})
+        per_row = self._loss(logits, {name: column.flatten(0, 1) for name, column in batch.items() if name != "x"})
         counts = torch.tensor([self.valid[k][t] for k in range(active)], dtype=self.dtype)
         valid = (torch.arange(rows) < counts[:, None]).to(self.dtype)
         self._count(t, (per_row.detach().view(active, rows) * valid).sum(1))
@@ -296,7 +300,8 @@ class Group:
                 return logits
             if node.name in self.split.dense:
                 layer = self.dense[self.split.dense[node.name]]
-                values[node.name] = Product.apply(values[_source(node)], self._anchor, layer, t, by)  # type: ignore[no-untyped-call]
+                x = self._anchor.detach() if layer.fed else values[_source(node)]
+                values[node.name] = Product.apply(x, self._anchor, layer, t, by)  # type: ignore[no-untyped-call]
             elif node.name in self.split.stacked:
                 path = self.split.stacked[node.name]
                 own = {name: stacked[f"{path}.{name}"] for name in ("weight", "bias") if f"{path}.{name}" in stacked}

@@ -67,13 +67,28 @@ class Split:
         together = {*self.dense.values(), *self.stacked.values()}
         return frozenset(name for name, _ in self.module.named_parameters() if name.rpartition(".")[0] not in together)
 
+    @cached_property
+    def only_fed(self) -> bool:
+        """Whether nothing but that dense layer reads the input."""
+        return self.fed is not None and not self.turn and all(len(node.users) == 1 for node in self._before_fed)
+
+    @cached_property
+    def _before_fed(self) -> list[fx.Node]:
+        """From the input to the dense layer that reads it."""
+        nodes = {node.name: node for node in self.module.graph.nodes}
+        path = [nodes[self.fed or ""]]
+        while path[0].op != "placeholder":
+            path.insert(0, path[0].all_input_nodes[0])
+        return path[:-1]
+
     def nodes(self, *, turn: bool) -> list[fx.Node]:
         """The operations of one part, in order."""
         return self._nodes[turn]
 
     @cached_property
     def _nodes(self) -> Mapping[bool, list[fx.Node]]:
-        ops = [node for node in self.module.graph.nodes if node.op != "placeholder"]
+        unread = self._before_fed if self.only_fed else []
+        ops = [node for node in self.module.graph.nodes if node.op != "placeholder" and node not in unread]
         return {turn: [node for node in ops if (node.name in self.turn) == turn] for turn in (True, False)}
 
     @cached_property
