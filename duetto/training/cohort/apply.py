@@ -10,17 +10,39 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from duetto.training.kernels.lstm import SUFFIXES, available, lstm
+
 Named = Mapping[str, Tensor]
+FEW = 16  # rows up to which the kernel was measured to be faster than torch's layer
 
 
 def _conv(layer: Any, params: Named, x: Tensor) -> Tensor:
     return layer._conv_forward(x, params["weight"], params.get("bias"))  # type: ignore[no-any-return]
 
 
+def _lstm(layer: Any, params: Named, *args: Any, **kwargs: Any) -> Any:
+    """By the kernel for small batches, where there is one and it knows the layer."""
+    plain = layer.num_layers == 1 and layer.batch_first and layer.bias and not (layer.bidirectional or layer.proj_size)
+    x = args[0]
+    if (
+        plain
+        and len(args) == 1
+        and not kwargs
+        and x.ndim == 3
+        and len(x) <= FEW
+        and x.dtype in SUFFIXES
+        and available()
+    ):
+        output, h, c = lstm(x, *(params[f"{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")))
+        return output, (h[None], c[None])
+    return functional_call(layer, dict(params), args, kwargs)
+
+
 _ONE: Mapping[type, Callable[..., Any]] = {
     nn.Conv1d: _conv,
     nn.Conv2d: _conv,
     nn.Conv3d: _conv,
+    nn.LSTM: _lstm,
     nn.Linear: lambda layer, params, x: functional.linear(x, params["weight"], params.get("bias")),
     nn.LayerNorm: lambda layer, params, x: functional.layer_norm(
         x, layer.normalized_shape, params.get("weight"), params.get("bias"), layer.eps

@@ -20,6 +20,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #if defined(__clang__)
@@ -69,17 +70,25 @@ void store(T* to, Vec<T> v) {
 
 // The first n lanes, the others zero.
 template <class T>
-Vec<T> load(const T* from, Int n) {
-  if (n >= L<T>) return load(from);
+__attribute__((noinline, cold)) Vec<T> load_part(const T* from, Int n) {
   Vec<T> v{};
   std::memcpy(&v, from, n * sizeof(T));
   return v;
 }
 
 template <class T>
-void store(T* to, Vec<T> v, Int n) {
-  if (n >= L<T>) return store(to, v);
+Vec<T> load(const T* from, Int n) {
+  return n < L<T> ? load_part(from, n) : load(from);
+}
+
+template <class T>
+__attribute__((noinline, cold)) void store_part(T* to, Vec<T> v, Int n) {
   std::memcpy(to, &v, n * sizeof(T));
+}
+
+template <class T>
+void store(T* to, Vec<T> v, Int n) {
+  n < L<T> ? store_part(to, v, n) : store(to, v);
 }
 
 // ------------------------------------------------------------------------------------------------ non-linearities
@@ -153,34 +162,35 @@ struct Panels {
 
 // c = start + a b for R rows and V vectors of columns. Entry (r, k) of a lies at a_row * r + a_col * k.
 template <class T, int R, int V>
-void tile(T* c, Int c_row, const T* start, Int start_row, const T* a, Int a_row, Int a_col, Panels<T> b, Int K) {
-  Vec<T> sum[R][V];
-  UNROLL for (int r = 0; r < R; r++)
-    UNROLL for (int v = 0; v < V; v++) sum[r][v] = load(start + r * start_row + v * L<T>);
+__attribute__((always_inline)) inline void tile(T* c, Int c_row, const T* start, Int start_row, const T* a, Int a_row,
+                                                Int a_col, Panels<T> b, Int K) {
+  Vec<T> sum[R][V] = {};
   for (Int k = 0; k < K; k++) {
     Vec<T> w[V];
-    UNROLL for (int v = 0; v < V; v++) w[v] = load(b.data + v / 2 * b.panel + b.row * k + v % 2 * L<T>);
+    UNROLL for (int v = 0; v < V; v++) w[v] = load(b.data + v / 2 * b.panel + v % 2 * L<T>);
     UNROLL for (int r = 0; r < R; r++) {
-      const T s = a[a_row * r + a_col * k];
+      const T s = a[a_row * r];
       UNROLL for (int v = 0; v < V; v++) sum[r][v] += s * w[v];
     }
+    a += a_col, b.data += b.row;
   }
-  UNROLL for (int r = 0; r < R; r++)
-    UNROLL for (int v = 0; v < V; v++) store(c + r * c_row + v * L<T>, sum[r][v]);
+  UNROLL for (int r = 0; r < R; r++) UNROLL for (int v = 0; v < V; v++)
+      store(c + r * c_row + v * L<T>, load(start + r * start_row + v * L<T>) + sum[r][v]);
 }
 
 // The same for any number of vectors; the fewer the rows, the wider the tile, or additions would wait for each other.
 template <class T, int R>
-void strip(Int vectors, T* c, Int c_row, const T* start, Int start_row, const T* a, Int a_row, Int a_col,
-           Panels<T> b, Int K) {
+void strip(Int vectors, T* c, Int c_row, const T* start, Int start_row, const T* a, Int a_row, Int a_col, Panels<T> b,
+           Int K) {
   constexpr int wide = R * 8 <= 2 * kRows ? 8 : R * 4 <= 2 * kRows ? 4 : 2;
-  const auto take = [&](auto run, int width) {
-    run(c, c_row, start, start_row, a, a_row, a_col, b, K);
-    vectors -= width, c += width * L<T>, start += width * L<T>, b.data += width / 2 * b.panel;
+  const auto take = [&](auto width) {
+    constexpr int V = decltype(width)::value;
+    tile<T, R, V>(c, c_row, start, start_row, a, a_row, a_col, b, K);
+    vectors -= V, c += V * L<T>, start += V * L<T>, b.data += V / 2 * b.panel;
   };
-  while (vectors >= wide) take(tile<T, R, wide>, wide);
-  while (vectors >= 2) take(tile<T, R, 2>, 2);
-  if (vectors) take(tile<T, R, 1>, 1);
+  while (vectors >= wide) take(std::integral_constant<int, wide>{});
+  while (vectors >= 2) take(std::integral_constant<int, 2>{});
+  if (vectors) take(std::integral_constant<int, 1>{});
 }
 
 template <class T, int R = kRows, class... Args>
@@ -191,8 +201,8 @@ void strip_of(Int rows, Args... args) {
 
 // The same for any number of rows, in strips of nearly equal height.
 template <class T>
-void multiply(Int rows, Int vectors, T* c, Int c_row, const T* start, Int start_row, const T* a, Int a_row,
-              Int a_col, Panels<T> b, Int K) {
+void multiply(Int rows, Int vectors, T* c, Int c_row, const T* start, Int start_row, const T* a, Int a_row, Int a_col,
+              Panels<T> b, Int K) {
   for (Int left = (rows + kRows - 1) / kRows; left; left--) {
     const Int now = (rows + left - 1) / left;
     strip_of<T>(now, vectors, c, c_row, start, start_row, a, a_row, a_col, b, K);
@@ -214,7 +224,7 @@ struct Shape {
   // How many numbers the caller provides.
   Int kept = steps * b * (row + gate + 2 * Hp);
   Int forward = forward_weights + 4 * Hp;
-  Int backward = backward_weights + depth * b * gate + b * row + b * Hp + 4 * Hp + 4 * Hp * (Hp + L<T>) + D * gate + row;
+  Int backward = backward_weights + depth * b * gate + b * row + b * Hp + 4 * Hp + 4 * Hp * (Hp + L<T>)+D * gate + row;
 };
 
 // What the forward pass keeps for the backward pass.
@@ -228,7 +238,7 @@ struct Kept {
         squash(cells + n.steps * n.b * n.Hp) {}
 };
 
-// Entry (gate, unit) of a weight [4H][columns] goes to row at(gate, unit); the same for one column of a bias.
+// Calls at(row of the caller's [4H], row of ours) for every unit of every gate.
 template <class T, class At>
 void each_row(const Shape<T>& n, At at) {
   for (Int gate = 0; gate < 4; gate++)
@@ -240,9 +250,9 @@ void forward(const Shape<T>& n, const T* x, const T* w_ih, const T* w_hh, const 
              T* h_last, T* c_last, T* kept, T* scratch) {
   const Kept<T> keep(n, kept);
   T *weights = scratch, *bias = weights + n.forward_weights;
-  std::memset(scratch, 0, n.forward * sizeof(T));
+  if (n.H < n.Hp) std::memset(scratch, 0, n.forward * sizeof(T));
   each_row(n, [&](Int from, Int to) {
-    T* column = weights + to / (2 * L<T>) * n.forward_panel + to % (2 * L<T>);
+    T* column = weights + to / (2 * L<T>)*n.forward_panel + to % (2 * L<T>);
     for (Int k = 0; k < n.H; k++) column[2 * L<T> * k] = w_hh[from * n.H + k];
     for (Int k = 0; k < n.D; k++) column[2 * L<T> * (n.Hp + k)] = w_ih[from * n.D + k];
     bias[to] = b_ih[from] + b_hh[from];
@@ -252,16 +262,17 @@ void forward(const Shape<T>& n, const T* x, const T* w_ih, const T* w_hh, const 
       T* row = keep.rows + (t * n.b + r) * n.row;
       if (t == 0) std::memset(row, 0, n.Hp * sizeof(T));
       std::memcpy(row + n.Hp, x + (r * n.steps + t) * n.D, n.D * sizeof(T));
-      std::memset(row + n.Hp + n.D, 0, (n.Dp - n.D) * sizeof(T));
     }
   for (Int t = 0; t < n.steps; t++) {
     const Int skip = t ? 0 : n.Hp;  // the first state is zero
     multiply<T>(n.b, 4 * n.Hp / L<T>, keep.gates + t * n.b * n.gate, n.gate, bias, 0,
-                keep.rows + t * n.b * n.row + skip, n.row, 1,
-                {weights + 2 * L<T> * skip, n.forward_panel, 2 * L<T>}, n.Hp + n.D - skip);
+                keep.rows + t * n.b * n.row + skip, n.row, 1, {weights + 2 * L<T> * skip, n.forward_panel, 2 * L<T>},
+                n.Hp + n.D - skip);
     T *cells = keep.cells + t * n.b * n.Hp, *squash = keep.squash + t * n.b * n.Hp;
     for (Int r = 0; r < n.b; r++) {
       T *gates = keep.gates + (t * n.b + r) * n.gate, *i = gates, *f = gates + n.Hp, *g = gates + 2 * n.Hp;
+      for (Int gate = 0; gate < 4; gate++)  // an infinite input times a zero weight is not zero
+        for (Int j = n.H; j < n.Hp; j++) gates[gate * n.Hp + j] = 0;
       sigmoids(i, i, 2 * n.Hp);
       tanhs(g, g, n.Hp);
       sigmoids(g + n.Hp, g + n.Hp, n.Hp);
@@ -297,11 +308,12 @@ void backward(const Shape<T>& n, const T* d_out, const T* d_h_last, const T* d_c
   T *weights = scratch, *all_slopes = weights + n.backward_weights, *d_rows = all_slopes + n.depth * n.b * n.gate,
     *d_cell = d_rows + n.b * n.row, *d_bias = d_cell + n.b * n.Hp, *d_weights = d_bias + 4 * n.Hp,
     *d_inputs = d_weights + 4 * n.Hp * (n.Hp + L<T>), *zeros = d_inputs + n.D * n.gate;
-  std::memset(scratch, 0, n.backward * sizeof(T));
+  if (n.H < n.Hp) std::memset(weights, 0, n.backward_weights * sizeof(T));
+  std::memset(d_rows, 0, (scratch + n.backward - d_rows) * sizeof(T));
   const auto pack = [&](const T* from, T* row, Int columns, Int first) {
     for (Int k = 0; k < columns; k += L<T>) {
       const Int to = first + k;
-      store(row + to / (2 * L<T>) * n.backward_panel + to % (2 * L<T>), load(from + k, columns - k));
+      store(row + to / (2 * L<T>)*n.backward_panel + to % (2 * L<T>), load(from + k, columns - k));
     }
   };
   each_row(n, [&](Int from, Int to) {
@@ -321,8 +333,9 @@ void backward(const Shape<T>& n, const T* d_out, const T* d_h_last, const T* d_c
     T* slopes = all_slopes + slot * n.b * n.gate;
     for (Int r = 0; r < n.b; r++) {
       const Int at = t * n.b + r;
-      const T *i_row = keep.gates + at * n.gate, *squash = keep.squash + at * n.Hp, *before = keep.cells + (at - n.b) * n.Hp;
-      const T *d_out_row = d_out ? d_out + (r * n.steps + t) * n.H : nullptr;
+      const T *i_row = keep.gates + at * n.gate, *squash = keep.squash + at * n.Hp,
+              *before = keep.cells + (at - n.b) * n.Hp;
+      const T* d_out_row = d_out ? d_out + (r * n.steps + t) * n.H : nullptr;
       T *d_h_row = d_rows + r * n.row, *d_c_row = d_cell + r * n.Hp, *slope = slopes + r * n.gate;
       for (Int j = 0; j < n.Hp; j += L<T>) {
         const T* gates = i_row + j;
@@ -368,19 +381,19 @@ void backward(const Shape<T>& n, const T* d_out, const T* d_h_last, const T* d_c
 
 }  // namespace
 
-#define DUETTO_LSTM(T, name)                                                                                          \
-  extern "C" void sizes_##name(Int b, Int steps, Int D, Int H, Int* out) {                                       \
-    const Shape<T> n{b, steps, D, H};                                                                                 \
-    out[0] = n.kept, out[1] = n.forward, out[2] = n.backward;                                                         \
-  }                                                                                                                   \
-  extern "C" void forward_##name(Int b, Int steps, Int D, Int H, const T* x, const T* w_ih, const T* w_hh,        \
-                                 const T* b_ih, const T* b_hh, T* out, T* h_last, T* c_last, T* kept, T* scratch) {   \
-    forward<T>({b, steps, D, H}, x, w_ih, w_hh, b_ih, b_hh, out, h_last, c_last, kept, scratch);                      \
-  }                                                                                                                   \
-  extern "C" void backward_##name(Int b, Int steps, Int D, Int H, const T* d_out, const T* d_h_last,              \
-                                  const T* d_c_last, const T* w_ih, const T* w_hh, T* kept, T* d_x, T* d_w_ih,        \
-                                  T* d_w_hh, T* d_b, T* scratch) {                                                    \
-    backward<T>({b, steps, D, H}, d_out, d_h_last, d_c_last, w_ih, w_hh, kept, d_x, d_w_ih, d_w_hh, d_b, scratch);    \
+#define DUETTO_LSTM(T, name)                                                                                        \
+  extern "C" void sizes_##name(Int b, Int steps, Int D, Int H, Int* out) {                                          \
+    const Shape<T> n{b, steps, D, H};                                                                               \
+    out[0] = n.kept, out[1] = n.forward, out[2] = n.backward;                                                       \
+  }                                                                                                                 \
+  extern "C" void forward_##name(Int b, Int steps, Int D, Int H, const T* x, const T* w_ih, const T* w_hh,          \
+                                 const T* b_ih, const T* b_hh, T* out, T* h_last, T* c_last, T* kept, T* scratch) { \
+    forward<T>({b, steps, D, H}, x, w_ih, w_hh, b_ih, b_hh, out, h_last, c_last, kept, scratch);                    \
+  }                                                                                                                 \
+  extern "C" void backward_##name(Int b, Int steps, Int D, Int H, const T* d_out, const T* d_h_last,                \
+                                  const T* d_c_last, const T* w_ih, const T* w_hh, T* kept, T* d_x, T* d_w_ih,      \
+                                  T* d_w_hh, T* d_b, T* scratch) {                                                  \
+    backward<T>({b, steps, D, H}, d_out, d_h_last, d_c_last, w_ih, w_hh, kept, d_x, d_w_ih, d_w_hh, d_b, scratch);  \
   }
 DUETTO_LSTM(float, float32)
 DUETTO_LSTM(double, float64)
