@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from duetto.models.net import fitting, to_tensors
+from duetto.models.net import channels_last, fitting, to_tensors
 from duetto.training import sequential
 from duetto.training.cohort import apply
 from duetto.training.cohort.dense import Dense, Product
@@ -261,7 +261,7 @@ class Group:
         params = {
             part.name: part.of(now).detach().requires_grad_() for part in self.parts if part.name in self.split.turned
         }
-        x = _channels_last(x[: self.valid[k][t]]) if self.split.convolutions else x[: self.valid[k][t]]
+        x = channels_last(x[: self.valid[k][t]]) if self.split.convolutions else x[: self.valid[k][t]]
         values: dict[str, Any] = {self.split.reads: x}
         with torch.autocast("cpu", torch.bfloat16, enabled=self.low):
             for node in self.split.nodes(turn=True):
@@ -372,12 +372,3 @@ def _back(leaves: Mapping[str, Tensor], outs: Mapping[str, Tensor], grads: Mappi
         allow_unused=True,
     )
     return {name: grad for name, grad in zip(leaves, found, strict=True) if grad is not None}
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """Images with their channels innermost; with one channel it is the same memory, which torch would not see."""
-    if x.ndim != 4:
-        return x
-    if x.shape[1] > 1:
-        return x.contiguous(memory_format=torch.channels_last)
-    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
