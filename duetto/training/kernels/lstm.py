@@ -17,7 +17,6 @@ import platform
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -29,6 +28,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from duetto.errors import ConfigError
+from duetto.folders import default_cache
 
 SOURCE = Path(__file__).with_name("lstm.cpp")
 FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-ffp-contract=fast", "-fno-math-errno")
@@ -156,11 +156,9 @@ def _load(compiler: str) -> ctypes.CDLL | str:
     """The library as built by this compiler (empty: the one that is found), or why there is none."""
     try:
         named = shlex.split(compiler) if compiler else [next(filter(shutil.which, ("g++", "clang++", "c++")), "g++")]
-        if not shutil.which(named[0]):
-            return f"no C++ compiler {named[0]!r} is here"
         library = ctypes.CDLL(str(_built(named)))
     except (OSError, ValueError, RuntimeError, subprocess.SubprocessError) as fault:
-        return " ".join(str(fault).split())[:300]
+        return " ".join(f"it is not built, or does not load: {fault}".split())[:300]
     for dtype in SUFFIXES.values():
         for name, pointers in {"sizes": 1, "forward": 10, "backward": 11}.items():
             function = getattr(library, f"{name}_{dtype}")
@@ -175,7 +173,7 @@ def _built(compiler: list[str]) -> Path:
     Raises:
         RuntimeError: the compiler refuses.
     """
-    folder, refused = _folder(), ""
+    folder, refused = default_cache() / "kernels", ""
     source = SOURCE.read_bytes()
     for native in NATIVE:
         command = [*compiler, *FLAGS, *native]
@@ -204,15 +202,3 @@ def _cpu() -> str:
     except OSError:
         lines = []
     return "\n".join([platform.machine(), platform.processor(), *sorted({i for i in lines if i.startswith(told)})])
-
-
-def _folder() -> Path:
-    if named := os.environ.get("DUETTO_CACHE"):
-        return Path(named) / "kernels"
-    if sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "duetto" / "kernels"
