@@ -334,19 +334,3 @@ def test_a_cache_that_is_no_folder(
     compiler("exit 0")
     (tmp_path / "cache").write_text("")
     assert "cache" in kernel.why_not()
-
-
-def test_where_the_library_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DUETTO_CACHE", str(tmp_path / "mine"))
-    assert kernel._folder() == tmp_path / "mine" / "kernels"
-    monkeypatch.delenv("DUETTO_CACHE")
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert kernel._folder() == tmp_path / "xdg" / "duetto" / "kernels"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert kernel._folder() == tmp_path / ".cache" / "duetto" / "kernels"
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert kernel._folder() == tmp_path / "Library" / "Caches" / "duetto" / "kernels"
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert kernel._folder() == tmp_path / "local" / "duetto" / "kernels"
