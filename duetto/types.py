@@ -616,7 +616,10 @@ class ServerUpdate(ABC, Generic[S]):
     def step(
         self, state: S, params: Tree, collected: Tree | None, *, cohort_size: int, fleet_size: int, key: Key
     ) -> tuple[S, Tree]:
-        """The next parameters; ``collected`` is None for an empty cohort (a private algorithm still adds noise)."""
+        """The next parameters; ``cohort_size`` is how many replies counted.
+
+        ``collected`` is None for an empty cohort (a private algorithm still adds noise).
+        """
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,11 @@
 """Learning together: one paper, one file, both sides of it."""
 
 from duetto.algorithms.fedavg import fedavg
+from duetto.algorithms.fedavgm import fedavgm
+from duetto.algorithms.feddyn import feddyn
+from duetto.algorithms.fednova import fednova
+from duetto.algorithms.fedopt import fedadagrad, fedadam, fedyogi
+from duetto.algorithms.fedprox import fedprox
+from duetto.algorithms.scaffold import scaffold
 
-__all__ = ["fedavg"]
+__all__ = ["fedadagrad", "fedadam", "fedavg", "fedavgm", "feddyn", "fednova", "fedprox", "fedyogi", "scaffold"]

@@ -8,21 +8,27 @@ the generalised form of Reddi et al. 2021.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
-from duetto import aggregation, policies, training
 from duetto import tree as trees
+from duetto.algorithms.common import Common, positive, spelled_out, variant
 from duetto.models import Net
-from duetto.protocols.collect import Plain
 from duetto.tree import Tree
-from duetto.types import Algorithm, Key, Policy, ServerUpdate
+from duetto.types import Algorithm, Key, ServerUpdate
 
 
 @dataclass(frozen=True)
 class Average(ServerUpdate[Any]):
-    """``params + lr * mean delta``; an empty cohort changes nothing."""
+    """``params + lr * mean delta``; an empty cohort changes nothing.
+
+    Raises:
+        ConfigError: a learning rate that is not positive.
+    """
 
     lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive(server_lr=self.lr)
 
     def step(
         self, state: Any, params: Tree, collected: Tree | None, *, cohort_size: int, fleet_size: int, key: Key
@@ -31,25 +37,7 @@ class Average(ServerUpdate[Any]):
         return state, params if collected is None else trees.add(params, trees.scale(collected, self.lr))
 
 
-def fedavg(
-    net: Net,
-    params: Tree,
-    *,
-    lr: float,
-    epochs: int,
-    batch_size: int = 16,
-    momentum: float = 0.0,
-    cohort: Policy[Any] | None = None,
-    server_lr: float = 1.0,
-) -> Algorithm:
+@spelled_out
+def fedavg(net: Net, params: Tree, *, server_lr: float = 1.0, **common: Unpack[Common]) -> Algorithm:
     """FedAvg over labelled data; change any part with ``dataclasses.replace``."""
-    optimiser = training.SGD(lr, momentum)
-    return Algorithm(
-        client=training.Client(net, (training.CrossEntropy(),), optimiser, epochs, batch_size),
-        params=params,
-        server=Average(server_lr),
-        aggregator=aggregation.Mean(),
-        cohort=cohort or policies.Everyone(),
-        gate=aggregation.Gate(norm=None),
-        collect=Plain(),
-    )
+    return variant(net, params, Average(server_lr), **common)

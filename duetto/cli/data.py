@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +15,13 @@ from duetto.cli import console, running
 from duetto.errors import ConfigError, DataError
 from duetto.folders import default_cache
 from duetto.tasks import official
+from duetto.tasks.partition import NAMES, Partition, Skew, counts, named, skew
+from duetto.types import rng
 
 if TYPE_CHECKING:
     from duetto.tasks import ByUser
     from duetto.tasks.task import Task
+    from duetto.tree import Array
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,14 @@ class About:
 
 ABOUT: Mapping[str, About] = {
     "digits": About("8x8 digits, dealt to 40 invented users", "CC BY 4.0 (UCI); comes with scikit-learn"),
+    "cifar": About("CIFAR-10 images, dealt to invented users", "none stated by the authors; research, with citation"),
     "handwriting": About("28x28 digits by the person who wrote them", "CC BY-SA 3.0 (MNIST), BSD-like (QMNIST)"),
     "activity": About("activities by person, 43 features of 10 s of a phone", "research, with citation (WISDM)"),
     "sensors": About("raw phone and watch signals by person", "CC BY 4.0 (GeoTecINIT)"),
     "traces": About("bandwidth of 3G, 4G, 5G and fixed links", "research, with citation; per set: its README"),
 }
+
+SHADES = {0.0: "·", 0.05: "░", 0.2: "▒", 0.4: "▓", 0.7: "█"}  # from this share of a user's rows on
 
 app = typer.Typer(
     cls=console.Commands,
@@ -44,6 +50,7 @@ app = typer.Typer(
         ("duetto data list", "what is here, and where"),
         ("duetto data get handwriting", "fetch it from its publishers into the cache (12 MB)"),
         ("duetto data show handwriting", "its users"),
+        ("duetto data show cifar --partition dirichlet:0.1", "other users: what they have of which class"),
         ("duetto data check", "checksums and contents of all that is here"),
     ),
 )
@@ -109,21 +116,50 @@ def get(
         console.out().print(f"{name}: {folder}", soft_wrap=True, markup=False)
 
 
-@app.command(epilog=console.examples(("duetto data show activity", "people, their rows, and how uneven they are")))
+@app.command(
+    epilog=console.examples(
+        ("duetto data show activity", "people, their rows, and how uneven they are"),
+        ("duetto data show cifar --partition shards:2 --users 50", "50 invented users, with about two classes each"),
+        ("duetto data show digits --partition dirichlet:0.1 --picture skew.svg", "the same as a picture"),
+    )
+)
 def show(
     task: Annotated[
         str, typer.Argument(help="A task.", autocompletion=lambda: list(running.TASKS), show_default=False)
     ],
-    seed: Annotated[int, typer.Option(min=0, help="Draws who belongs to which group.")] = 0,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help=f"Deal the rows anew: {', '.join(NAMES)}.", autocompletion=lambda: list(NAMES)
+        ),
+    ] = None,
+    users: Annotated[
+        int | None, typer.Option(help="How many the partition invents. [dim]\\[default: as the task has][/]")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the partition as a picture (SVG), too.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws who belongs to which group, and the partition.")] = 0,
     as_json: running.Json = False,
 ) -> None:
-    """The users of a task: how many in each group, their rows and classes, and how these are spread."""
+    """The users of a task: how many in each group, their rows and classes, and how these are spread.
+
+    With a partition: which user has how much of which class, and how much users differ.
+    """
     running.data_root()
+    if partition is None and (users is not None or picture is not None):
+        raise ConfigError("no partition is named", f"name one, such as --partition {NAMES[1]}")
+    if partition == "natural" and users is not None:
+        raise ConfigError("a number of users for those that there are", "leave out --users, or choose a partition")
     with console.stoppable("stopped"), console.Progressing() as progress:
         progress(f"reading {task}", 0, 1)
         from duetto.tasks import load
 
         loaded = load(task, seed)
+    if partition is not None:
+        dealt = named(partition, len(loaded.data.users) if users is None else users)
+        _partition(task, dealt, dealt(loaded.data, seed), seed, picture, as_json)
+        return
     groups = {group: _spread(loaded, names) for group, names in loaded.users.items() if names}
     rows = loaded.data.counts()
     if as_json:
@@ -247,7 +283,7 @@ def _read(name: str) -> dict[str, int]:
 
         networks = [link.named(network) for network in link.NAMES if "<" not in network]
         return {"networks": len(networks), "links": sum(len(network.links) for network in networks)}
-    if name == "digits":
+    if name in ("digits", "cifar"):  # whose users are invented
         from duetto.tasks import load
 
         read = load(name).data
@@ -305,3 +341,69 @@ def _show(task: str, loaded: Task, groups: Mapping[str, Mapping[str, Any]]) -> N
     out.print("[dim]least – median – most[/]")
     if loaded.train is not None:
         out.print(f"[dim]The cloud trains on {len(loaded.train):,} rows that device users gave before.[/]")
+
+
+def _partition(task: str, how: Partition, data: ByUser, seed: int, picture: Path | None, as_json: bool) -> None:
+    """Who has which rows, in the terminal or as JSON, and perhaps as a picture."""
+    table, found = counts(data), skew(data)
+    by_chance = skew(replace(data, y=rng((seed, "by chance")).permutation(data.y)))
+    if picture is not None:
+        from duetto.evaluation import plot
+
+        chosen = _arranged(table, plot.MANY)
+        names = [data.users[i] for i in chosen]
+        title = f"{task}: {how}" + (f"; {len(chosen)} of {len(table)}" if len(chosen) < len(table) else "")
+        picture.write_text(plot.partition(table[chosen], names, data.classes, title), encoding="utf-8")
+    if as_json:
+        told = {"task": task, "partition": repr(how), "says": str(how), "classes": list(data.classes)}
+        figures = {"skew": asdict(found), "skew_by_chance": asdict(by_chance)}
+        by_user = dict(zip(data.users, table.tolist(), strict=True))
+        console.emit(told | figures | {"users": by_user, "picture": str(picture) if picture else None})
+        return
+    out = console.out()
+    out.print(f"[bold]{task}[/]: {how}\n")
+    for line in _figures(found, by_chance):
+        out.print(line)
+    out.print()
+    chosen = _arranged(table, 24)
+    for line in heat(table[chosen], [data.users[i] for i in chosen], data.classes, out.width):
+        out.print(line, style="cyan", markup=False, soft_wrap=True)
+    if len(chosen) < len(table):
+        out.print(f"[dim]{len(chosen)} of {len(table)} users, by their main class[/]")
+    scale = ", ".join(f"{shade} from {least:.0%}" for least, shade in SHADES.items() if least)
+    out.print(f"[dim]of a user's rows: {SHADES[0.0]} some, {scale}[/]")
+    out.print("\n[bold]rows a user[/]")
+    for label, count, bar in histogram(table.sum(1)):
+        out.print(f"{label}  {count:>5} [cyan]{bar}[/]")
+    if picture is not None:
+        out.print(f"\nPicture: {picture}", soft_wrap=True, markup=False)
+
+
+def _figures(found: Skew, by_chance: Skew) -> list[str]:
+    return [
+        f"rows a user      {found.rows_median:g} in the median, most to fewest {found.rows_ratio:,.1f}",
+        f"classes a user   {found.classes:.1f} in effect ({by_chance.classes:.1f} by chance alone)",
+        f"total variation  {found.distance:.2f} from the whole's classes ({by_chance.distance:.2f} by chance alone)",
+    ]
+
+
+def _arranged(table: Array, most: int) -> Array:
+    """Indices of users by their main class, those with most of it first; evenly thinned to ``most``."""
+    shares = table / table.sum(1, keepdims=True)
+    order = np.lexsort((-shares.max(1), shares.argmax(1)))
+    return order[np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int)]
+
+
+def heat(table: Array, names: Sequence[str], classes: Sequence[str], width: int) -> list[str]:
+    """A line a user, a column a class, as wide as there is room: the share of the user's rows as a shade."""
+    first, rows = max(map(len, names)), len(f"{table.sum(1).max():,}")
+    first, rows = min(max(first, 4), 12), max(rows, 4)
+    cell = max(1, min(8, (width - first - rows - 3) // len(classes)))
+    head = "".join(f"{name[: cell - 1]:<{cell}}" for name in classes) if cell > 2 else ""
+    lines = [f"{'user':<{first}} {'rows':>{rows}}  {head}"]
+    shares = table / table.sum(1, keepdims=True)
+    shades = np.array([" ", *SHADES.values()])[(shares > 0) * np.searchsorted([*SHADES], shares, side="right")]
+    for name, own, drawn in zip(names, table.sum(1), shades, strict=True):
+        cells = "".join(f"{shade * max(1, cell - 1):<{cell}}" for shade in drawn)
+        lines.append(f"{name[:first]:<{first}} {own:>{rows},}  {cells}".rstrip())
+    return lines

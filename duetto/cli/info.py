@@ -35,7 +35,9 @@ def info(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="How its layers are trained for many clients: TASK.small, TASK.large, or MODULE:NAME of a Net."),
+        typer.Option(
+            help="How its layers are trained for many clients: TASK.small, TASK.large, or MODULE:NAME of a Net."
+        ),
     ] = None,
     devices: Annotated[bool, typer.Option("--devices", help="The devices that can be simulated.")] = False,
     networks: Annotated[bool, typer.Option("--networks", help="The networks that can be simulated.")] = False,

@@ -24,6 +24,12 @@ SERIES = 6  # colours in the palette
 MANY = 120  # users from which on they are drawn as two curves
 _AROUND = [(1, 0), (0, -1), (0, 1), (-1, 0), (1, -1), (1, 1), (-1, -1), (-1, 1)]
 
+_ALONE = (  # of a picture without a page
+    "<style>svg{background:#fbfbf9}text{font:12px system-ui,sans-serif;fill:#5d6670}"
+    ".head{font-size:14px;font-weight:600;fill:#1b1f24}.cell{fill:#0067a3}.bar{fill:#9aa3ab}"
+    "@media(prefers-color-scheme:dark){svg{background:#14171b}text{fill:#a0a9b3}.head{fill:#e8eaed}"
+    ".cell{fill:#63b5ee}.bar{fill:#5d6670}}</style>"
+)
 _ACCURACY = re.compile("accuracy(_low|_high)?$")
 
 Box = tuple[float, float, float, float]
@@ -193,6 +199,48 @@ def people(users: Users, width: float, y: tuple[float, float] | None = None) -> 
     body.append(_titles(axes, title, "accuracy, %"))
     body.append(_placed(labels, axes, marks, paths))
     return _svg(axes, "Accuracy per user before and after learning", body)
+
+
+def partition(rows: Array, users: Sequence[str], classes: Sequence[str], title: str, width: float = 900) -> str:
+    """Who has which rows, as a picture of its own with its own colours: a column a user, a line a class.
+
+    Args:
+        rows: [users, classes] of each.
+        users: their names, from left to right.
+        classes: their names, from top to bottom.
+        title: stands above.
+        width: in pixels.
+    """
+    n, k = rows.shape
+    total = rows.sum(1)
+    left, high, line = max(map(_width, [*classes, "rows 0"])) + 16, 70.0, max(10.0, min(24.0, 480 / k))
+    top, gap = 46.0, 14.0
+    foot = top + high + gap + k * line
+    step = (width - left - 16) / n
+    wide = max(1.0, step - (1 if step > 4 else 0))
+    body = [f'<text class="head" x="{left:.1f}" y="22">{escape(title)}</text>']
+    body.append(f'<text x="{left - 8:.1f}" y="{top + 9:.1f}" text-anchor="end">{total.max():,}</text>')
+    body.append(f'<text x="{left - 8:.1f}" y="{top + high:.1f}" text-anchor="end">rows 0</text>')
+    for j, name in enumerate(classes):
+        middle = top + high + gap + (j + 0.5) * line + 4
+        body.append(f'<text x="{left - 8:.1f}" y="{middle:.1f}" text-anchor="end">{escape(name)}</text>')
+    for i, user in enumerate(users):
+        x, tall = left + i * step, high * total[i] / total.max()
+        body.append(_rect(x, top + high - tall, wide, tall, "bar", f"{user}: {total[i]:,} rows"))
+        for j, own in enumerate(rows[i].tolist()):
+            if own:
+                says = f"{user}: {own:,} of {total[i]:,} rows are {classes[j]}"
+                y = top + high + gap + j * line
+                body.append(_rect(x, y, wide, line - 1, "cell", says, _shade(own / total[i])))
+    for place, share in enumerate((0.01, 0.25, 0.5, 0.75, 1.0)):
+        x = left + 64 * place
+        body.append(_rect(x, foot + 14, 16, 12, "cell", "", _shade(share)))
+        body.append(f'<text x="{x + 21:.1f}" y="{foot + 24:.1f}">{share:.0%}</text>')
+    body.append(f'<text x="{left + 324:.1f}" y="{foot + 24:.1f}">of the user\'s rows; a column is a user</text>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {foot + 38:.0f}" width="{width:.0f}" '
+        f'role="img" aria-label="{escape(title)}">{_ALONE}{"".join(body)}</svg>\n'
+    )
 
 
 def accuracies(results: Iterable[Result]) -> tuple[float, float]:
@@ -365,6 +413,16 @@ def _path(x: Array, y: Array, style: str) -> str:
 def _dot(x: float, y: float, radius: float, style: str, says: str = "") -> str:
     title = f"<title>{escape(says)}</title>" if says else ""
     return f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}">{title}</circle>'
+
+
+def _shade(share: float) -> float:
+    return 0.06 + 0.94 * share  # so that a single row can be told from none
+
+
+def _rect(x: float, y: float, width: float, height: float, style: str, says: str, opacity: float = 1) -> str:
+    title = f"<title>{escape(says)}</title>" if says else ""
+    place = f'x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}"'
+    return f'<rect class="{style}" {place} fill-opacity="{opacity:.3f}">{title}</rect>'
 
 
 def _diamond(x: float, y: float, radius: float, style: str, says: str) -> str:

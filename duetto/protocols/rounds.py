@@ -86,7 +86,12 @@ async def one_round(
         enough=enough,
     )
     server, params = algorithm.server.step(
-        state["server"], params, collected, cohort_size=len(names), fleet_size=len(fleet), key=(*key, "server")
+        state["server"],
+        params,
+        collected,
+        cohort_size=sum(reply.failure is None for reply in replies),
+        fleet_size=len(fleet),
+        key=(*key, "server"),
     )
     step = int(state["step"])
     after = {"step": np.int64(step + 1), "server": server, "cohort": learned(algorithm, chooser, seen, move, replies)}

@@ -7,7 +7,6 @@ neither the order of users nor the presence of others changes what happens to on
 from __future__ import annotations
 
 import gzip
-import math
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -198,54 +197,6 @@ def draw_users(users: Collection[str], fractions: Mapping[str, float], seed: int
     drawn = rng((seed, "draw_users")).permutation(len(names))
     pieces = _pieces(drawn, _shares(fractions))
     return {part: tuple(names[i] for i in np.sort(piece)) for part, piece in zip(fractions, pieces, strict=True)}
-
-
-def dirichlet(y: ArrayLike, users: int, alpha: float, seed: int, minimum: int = 1) -> NDArray[np.int32]:
-    """Deal the rows of a data set without users to synthetic ones, with skewed labels.
-
-    Hsu, Qi & Brown, *Measuring the Effects of Non-Identical Data Distribution for Federated Visual
-    Classification* (2019), section 2: every user has equally many rows (to within one) and its own mix of
-    classes, drawn from Dirichlet(alpha * p), p the classes' shares of all rows. A class that is used up leaves
-    the mixes of later users. Note that alpha is shared out: with 10 equal classes, alpha=1 is 0.1 a class.
-
-    Args:
-        y: [n] labels.
-        users: how many users.
-        alpha: concentration; small is one class a user, large is the same mix for all.
-        seed: of the draw.
-        minimum: rows that every user must get.
-
-    Returns:
-        [n] int32, the user of each row.
-
-    Raises:
-        ConfigError: alpha not positive, or too few rows for so many users.
-    """
-    labels, y = np.unique(np.asarray(y), return_inverse=True)
-    if not 0 < alpha < math.inf:
-        raise ConfigError(f"alpha is {alpha}", "give a positive number")
-    if users < 1 or len(y) < users * max(minimum, 1):
-        raise ConfigError(
-            f"{len(y)} rows are too few for {users} users with at least {max(minimum, 1)} each", "ask for fewer users"
-        )
-    pools = [rng((seed, "dirichlet", "class", c)).permutation(np.flatnonzero(y == c)) for c in range(len(labels))]
-    left = np.array([len(pool) for pool in pools])
-    concentration = alpha * left / len(y)
-    user = np.empty(len(y), np.int32)
-    for k in range(users):
-        draw = rng((seed, "dirichlet", "user", k))
-        mix = draw.dirichlet(concentration)
-        wanted = len(y) // users + (k < len(y) % users)
-        while wanted:  # ends: each turn fills the user or uses up a class
-            weight = np.where(left > 0, mix, 0.0)
-            if not weight.sum() > 0:  # all that this user likes is gone
-                weight = left.astype(np.float64)
-            dealt = np.minimum(draw.multinomial(wanted, weight / weight.sum()), left)
-            for c in np.flatnonzero(dealt):
-                user[pools[c][left[c] - dealt[c] : left[c]]] = k
-            left -= dealt
-            wanted -= int(dealt.sum())
-    return user
 
 
 def standardise(x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from duetto.tasks.by_user import ByUser, dirichlet, draw_users, split
+from duetto.tasks.by_user import draw_users, split
+from duetto.tasks.partition import Dirichlet
 from duetto.tasks.task import Task
 
 _USERS = 40
@@ -23,16 +24,9 @@ def task(seed: int) -> Task:
     from duetto.training import SGD, Adam, Client, CrossEntropy, Distil
 
     x, y = load_digits(return_X_y=True)
-    names = tuple(f"user-{i:02d}" for i in range(_USERS))
-    data = ByUser(
-        x=(x.reshape(-1, 1, 8, 8) / 16).astype(np.float32),
-        y=y.astype(np.int64),
-        user=dirichlet(y, _USERS, 0.3 * 10, seed, minimum=10),  # it shares alpha out over the ten classes
-        users=names,
-        classes=tuple("0123456789"),
-    )
-    users = draw_users(names, {"device": 0.6, "calibration": 0.2, "unseen": 0.2}, seed)
-    owned = np.isin(np.array(names)[data.user], users["device"])
+    data = Dirichlet(_USERS, 0.3)((x.reshape(-1, 1, 8, 8) / 16, y), seed)
+    users = draw_users(data.users, {"device": 0.6, "calibration": 0.2, "unseen": 0.2}, seed)
+    owned = np.isin(np.array(data.users)[data.user], users["device"])
     collected = split(data, {"collected": 0.4, "kept": 0.6}, seed + 1)["collected"]
     small, large = Conv((1, 8, 8), 10, (8, 16)), Mlp((1, 8, 8), 10, (1024, 1024))
     return Task(

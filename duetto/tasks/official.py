@@ -77,6 +77,7 @@ _HANDWRITING = (  # digests as in torchvision.datasets.MNIST and QMNIST
     (_QMNIST, "qmnist-train-labels-idx2-int", "0058f8dd561b90ffdd0f734c6a30e5e4"),
     (_QMNIST, "qmnist-test-labels-idx2-int", "5b5b05890a5e13444e108efe57b788aa"),
 )
+_CIFAR = ("data_batch_*.bin", "test_batch.bin", "batches.meta.txt")
 
 SETS: dict[str, Set] = {
     "handwriting": Set(
@@ -92,6 +93,19 @@ SETS: dict[str, Set] = {
             Source(
                 "https://www.cis.fordham.edu/wisdm/includes/datasets/latest/WISDM_ar_latest.tar.gz",
                 "WISDM_ar_latest.tar.gz",
+            ),
+        ),
+    ),
+    "cifar": Set(
+        (
+            Layout("cifar10_subset", tuple(f"cifar-10-batches-bin/{file}" for file in _CIFAR)),
+            Layout("cifar-10-batches-bin", _CIFAR),
+        ),
+        (
+            Source(  # digest as on the publisher's page
+                "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+                "cifar-10-binary.tar.gz",
+                "md5:c32a1d4ab5d03f1284b67883e8d87530",
             ),
         ),
     ),
@@ -112,7 +126,7 @@ def locate(name: str, cache: Path | None = None) -> Path | None:
 
     The folder's name says how to read it: ``mnist`` with :func:`duetto.tasks.idx.by_writer`, ``mnist_by_writer``
     with :mod:`duetto.tasks.leaf`, ``wisdm_ar_v1.1`` with :mod:`duetto.tasks.arff`, ``har_spsw`` with
-    :mod:`duetto.tasks.sensors`.
+    :mod:`duetto.tasks.sensors`, ``cifar10_subset`` and ``cifar-10-batches-bin`` with :mod:`duetto.tasks.cifar_bin`.
 
     Raises:
         ConfigError: no such set, or ``$DUETTO_DATA`` is no folder.

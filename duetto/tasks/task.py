@@ -112,10 +112,11 @@ def load(name: str, seed: int = 0) -> Task:
         ConfigError: there is none.
         DataError: its data cannot be found or read.
     """
-    from duetto.tasks import activity, digits, handwriting
+    from duetto.tasks import activity, cifar, digits, handwriting
 
     known: Mapping[str, Callable[[int], Task]] = {
         "activity": activity.task,
+        "cifar": cifar.task,
         "digits": digits.task,
         "handwriting": handwriting.task,
     }

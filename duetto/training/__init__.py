@@ -1,11 +1,12 @@
 """Local training: what a client declares, and the executors that do it."""
 
-from duetto.training.augment import Affine
+from duetto.training.augment import Affine, Crop
 from duetto.training.auto import Auto
 from duetto.training.client import Client
 from duetto.training.cohort import Cohort
 from duetto.training.losses import CrossEntropy, Distil, Drift, Proximal
 from duetto.training.optimisers import SGD, Adam
+from duetto.training.processes import Processes
 from duetto.training.sequential import Sequential
 from duetto.training.tune import Tune
 
@@ -16,9 +17,11 @@ __all__ = [
     "Auto",
     "Client",
     "Cohort",
+    "Crop",
     "CrossEntropy",
     "Distil",
     "Drift",
+    "Processes",
     "Proximal",
     "Sequential",
     "Tune",

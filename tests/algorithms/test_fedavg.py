@@ -9,6 +9,7 @@ from duetto import policies
 from duetto import tree as trees
 from duetto.algorithms import fedavg
 from duetto.algorithms.fedavg import Average
+from duetto.errors import ConfigError
 from duetto.models import Mlp
 from duetto.protocols import rounds
 from duetto.simulation.engine import simulate
@@ -101,6 +102,12 @@ def test_an_empty_cohort_changes_nothing() -> None:
     state, params = Average().step({}, PARAMS, None, cohort_size=0, fleet_size=3, key=(0,))
     assert params is PARAMS
     assert state == {}
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
+def test_a_server_s_rate_that_is_not_positive_is_refused(rate: float) -> None:
+    with pytest.raises(ConfigError, match=r"^server_lr=.*: use a positive number$"):
+        fedavg(NET, PARAMS, lr=0.1, epochs=1, server_lr=rate)
 
 
 def test_who_takes_part_is_the_cohort_policy_s() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from duetto.cli import data
 from duetto.errors import DataError
-from duetto.tasks import official
+from duetto.tasks import load, official, partition
 
 
 @pytest.fixture
@@ -150,6 +151,65 @@ def test_show_draws_people(run: Callable[..., Any]) -> None:
     assert sum(found["rows_per_user"]) == found["rows"] == 1797
 
 
+def test_show_deals_rows_anew(run: Callable[..., Any], tmp_path: Path) -> None:
+    words = ("data", "show", "digits", "--partition", "shards:2", "--users", "30")
+    done = run(*words, "--picture", tmp_path / "skew.svg")
+    assert done.code == 0, done.err
+    assert max(map(len, done.out.splitlines())) <= 80
+    for said in ("30 users with 2 shards", "24 of 30 users", "classes a user", "by chance alone", "rows a user", "▓"):
+        assert said in done.out
+    assert f"Picture: {tmp_path / 'skew.svg'}" in done.out.replace("\n", "")
+    assert (tmp_path / "skew.svg").read_text().startswith("<svg ")
+
+    found = json.loads(run(*words, "--json").out)
+    dealt = partition.Shards(30, 2)(load("digits").data, 0)
+    assert np.array_equal(list(found["users"].values()), partition.counts(dealt))
+    assert list(found["users"]) == list(dealt.users)
+    assert found["skew"] == pytest.approx(asdict(partition.skew(dealt)))
+    assert found["skew_by_chance"]["distance"] < 0.5 * found["skew"]["distance"]
+    assert found["partition"] == "Shards(users=30, per_user=2)"
+    other = json.loads(run(*words, "--json", "--seed", "1").out)
+    assert other["users"] != found["users"]
+
+
+def test_show_keeps_the_users_that_there_are(run: Callable[..., Any]) -> None:
+    found = json.loads(run("data", "show", "digits", "--partition", "natural", "--json").out)
+    assert np.array_equal(list(found["users"].values()), partition.counts(load("digits").data))
+    assert len(json.loads(run("data", "show", "digits", "--partition", "shift", "--json").out)["users"]) == 40
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--partition", "zipf:2"], "no partition is called 'zipf:2': use one such as natural, dirichlet:0.5"),
+        (["--partition", "dirichlet:0"], "alpha is 0.0"),
+        (["--partition", "shards", "--users", "0"], "users is 0"),
+        (["--partition", "quantity", "--users", "1798"], "1797 rows are too few for 1798 users"),
+        (["--partition", "natural", "--users", "3"], "a number of users for those that there are"),
+        (["--users", "3"], "no partition is named"),
+        (["--picture", "x.svg"], "no partition is named"),
+        (["--partition", "natural", "--picture", "no/such/x.svg"], "no/such/x.svg: No such file or directory"),
+    ],
+)
+def test_show_refuses_what_it_cannot_deal(run: Callable[..., Any], words: list[str], expected: str) -> None:
+    done = run("data", "show", "digits", *words)
+    assert done.code == 2
+    assert expected in done.error
+
+
+def test_the_heat_map_shades_shares() -> None:
+    table = np.array([[1000, 0, 9], [1, 1, 3]])
+    lines = data.heat(table, ["a", "a-very-long-name"], ["cat", "horses", "owl"], 40)
+    assert lines == [
+        "user          rows  cat   horse owl   ",
+        "a            1,009  █████       ·····",
+        "a-very-long-     5  ▒▒▒▒▒ ▒▒▒▒▒ ▓▓▓▓▓",
+    ]
+    many = data.heat(np.eye(30, dtype=int), [str(i) for i in range(30)], [f"class {i}" for i in range(30)], 50)
+    assert max(map(len, many)) <= 50
+    assert many[-1] == "29      1  " + " " * 29 + "█"
+
+
 def test_the_histogram_counts_everybody() -> None:
     lines = data.histogram(np.array([3, 3, 4, 20, 103]), bins=10, width=10)
     assert sum(count for _, count, _ in lines) == 5
@@ -160,7 +220,7 @@ def test_the_histogram_counts_everybody() -> None:
 
 def test_the_real_data_are_whole(run: Callable[..., Any], data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUETTO_DATA", str(data_dir))
-    names = [name for name in ("activity", "sensors", "traces") if data._where(name)]
+    names = [name for name in ("activity", "cifar", "sensors", "traces") if data._where(name)]
     found = json.loads(run("data", "check", *names, "--json").out)
     assert all(entry["files_with_checksum"] or not (data_dir / "SHA256SUMS").exists() for entry in found.values())
 

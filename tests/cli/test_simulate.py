@@ -80,7 +80,7 @@ def test_fresh_begins_again_and_other_settings_lose_nothing(run: Callable[..., A
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--task", "nope"], "no task is called 'nope': choose one of activity, digits, handwriting"),
+        (["--task", "nope"], "no task is called 'nope': choose one of activity, cifar, digits, handwriting"),
         (["--network", "6g"], "no network is called '6g'"),
         (["--network", "constant-x"], "no network is called 'constant-x'"),
         (["--network", "4g-commute"], "no folder of network traces: set DUETTO_DATA"),

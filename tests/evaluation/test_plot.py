@@ -140,3 +140,40 @@ def test_words_cannot_leave_the_figure():
     curve = Curve(hostile, (0.0, 1.0), (0.8, 0.9))
     svg = plot.tradeoff(Result("r", "t", (0,), "", curves=(curve,), points=(Point(hostile, 0.5, 0.8),)), 1000)
     assert not [each for each in ET.fromstring(svg).iter() if each.tag.endswith("script")]
+
+
+TABLE = np.array([[3, 0, 1], [0, 5, 3]])
+
+
+def test_a_partition_has_a_column_a_user_and_a_shade_a_share():
+    svg = plot.partition(TABLE, ["ann", "ben"], ["cat", "dog", "owl"], "who has what")
+    cells = [mark for mark in marks(svg, "cell") if len(mark)]  # the others are the scale
+    said = {mark[0].text: float(mark.get("fill-opacity")) for mark in cells}
+    assert set(said) == {
+        "ann: 3 of 4 rows are cat",
+        "ann: 1 of 4 rows are owl",
+        "ben: 5 of 8 rows are dog",
+        "ben: 3 of 8 rows are owl",
+    }
+    assert sorted(said, key=said.get) == [  # by 1/4, 3/8, 5/8, 3/4
+        "ann: 1 of 4 rows are owl",
+        "ben: 3 of 8 rows are owl",
+        "ben: 5 of 8 rows are dog",
+        "ann: 3 of 4 rows are cat",
+    ]
+    ann, ben = marks(svg, "bar")
+    assert float(ben.get("height")) == pytest.approx(2 * float(ann.get("height")))
+    column = {mark[0].text[:3]: mark.get("x") for mark in [*cells, ann, ben]}
+    assert float(column["ben"]) > float(column["ann"])
+    assert {mark.get("x") for mark in cells} == set(column.values())
+    line = {mark[0].text[-3:]: float(mark.get("y")) for mark in cells}
+    assert line["cat"] < line["dog"] < line["owl"]
+    assert "who has what" in words(svg)
+
+
+def test_many_users_and_long_names_stay_in_the_picture():
+    names = [f"user-{i}" for i in range(plot.MANY)]
+    svg = plot.partition(np.ones((plot.MANY, 4), int), names, ["a" * 30, "b", "c", "<d>"], "t", width=700)
+    for mark in [*marks(svg, "cell"), *marks(svg, "bar")]:
+        assert float(mark.get("x")) >= 30 * 0.5 * plot.FONT, "right of the names"
+        assert float(mark.get("x")) + float(mark.get("width")) <= 700

@@ -17,7 +17,7 @@ import pytest
 import duetto
 from duetto import tree as trees
 from duetto.aggregation import CentredClip, GeometricMedian, Krum, Mean, Median, Stack, Trimmed
-from duetto.codecs import Quantise, Zstd
+from duetto.codecs import QSGD, Feedback, PowerSGD, Quantise, RandomK, Sign, TopK, Zstd
 from duetto.policies import (
     Budgeted,
     BySize,
@@ -48,6 +48,12 @@ EXAMPLES: dict[type, list[Any]] = {
         for stochastic in (False, True)
     ],
     Zstd: [Zstd(), Zstd(19)],
+    TopK: [TopK(0.1), TopK(0.9), TopK(1.0)],
+    RandomK: [RandomK(0.3), RandomK(0.5, unbiased=True)],
+    Feedback: [Feedback(TopK(0.3)), Feedback(Chain((TopK(0.2), Quantise(8), Zstd())))],
+    PowerSGD: [PowerSGD(1), PowerSGD(3)],
+    QSGD: [QSGD(15), QSGD(1)],
+    Sign: [Sign()],
     Mean: [Mean(), Mean(cap=2.0)],
     Stack: [Stack()],
     Median: [Median()],

@@ -90,7 +90,8 @@ def test_every_step_is_the_papers(absolute: bool) -> None:
     np.testing.assert_allclose(log.memory["cloud"]["params"]["w"], versions[-1])
     assert [record.step for record in log.records] == list(range(6))
     times = [record.time for record in log.records]
-    assert times == sorted(times) and times[0] < times[-1]
+    assert times == sorted(times)
+    assert times[0] < times[-1]
 
 
 def test_who_fails_is_named_and_replaced() -> None:

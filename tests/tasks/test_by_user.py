@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duetto.errors import ConfigError, DataError
-from duetto.tasks.by_user import ByUser, by_name, dirichlet, draw_users, pooled, split, standardise, unpacked
+from duetto.tasks.by_user import ByUser, by_name, draw_users, pooled, split, standardise, unpacked
 
 NAMES = ["bo", "al", "bo", "cy", "al", "bo"]
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=8)
@@ -220,46 +220,6 @@ def test_fractions_must_add_up(fractions: dict[str, float]) -> None:
         split(small(), fractions, 0)
     with pytest.raises(ConfigError, match="add up to 1"):
         draw_users(["u"], fractions, 0)
-
-
-@given(
-    st.lists(st.integers(0, 4), min_size=1, max_size=60),
-    st.integers(1, 60),
-    st.sampled_from([1e-8, 0.1, 1.0, 1e6]),
-    st.integers(0, 5),
-)
-def test_dirichlet_deals_equally_many_rows(labels: list[int], users: int, alpha: float, seed: int) -> None:
-    users = min(users, len(labels))
-    counts = np.bincount(dirichlet(labels, users, alpha, seed), minlength=users)
-    assert counts.sum() == len(labels)
-    assert len(counts) == users
-    assert counts.max() - counts.min() <= 1
-
-
-def test_dirichlet_goes_from_one_class_a_user_to_the_common_mix() -> None:
-    y = np.random.default_rng(0).permutation(np.repeat([3, 7, 9], [500, 300, 200]))
-    shares = np.array([0.5, 0.3, 0.2])
-
-    def mixes(alpha: float) -> np.ndarray:
-        user = dirichlet(y, 10, alpha, seed=1)
-        return np.array([[(y[user == k] == c).mean() for c in (3, 7, 9)] for k in range(10)])
-
-    # With a large alpha a user's 100 rows are a multinomial sample of the shares: 5 standard deviations bound it.
-    assert (np.abs(mixes(1e6) - shares) < 5 * np.sqrt(shares * (1 - shares) / 100)).all()
-    assert (mixes(1e-3).max(1) > 0.95).sum() >= 7  # all but those who come when their class is used up
-    np.testing.assert_array_equal(dirichlet(y, 10, 0.5, 1), dirichlet(y, 10, 0.5, 1))
-    assert (dirichlet(y, 10, 0.5, 1) != dirichlet(y, 10, 0.5, 2)).any()
-
-
-def test_dirichlet_refuses_what_it_cannot_deal() -> None:
-    with pytest.raises(ConfigError, match="10 rows are too few for 4 users with at least 3 each"):
-        dirichlet(np.zeros(10, int), 4, 1.0, 0, minimum=3)
-    with pytest.raises(ConfigError, match="too few for 11 users"):
-        dirichlet(np.zeros(10, int), 11, 1.0, 0, minimum=0)
-    for alpha in (0.0, -1.0, float("inf"), float("nan")):
-        with pytest.raises(ConfigError, match="alpha is"):
-            dirichlet(np.zeros(10, int), 2, alpha, 0)
-    assert np.bincount(dirichlet(np.zeros(12, int), 4, 1.0, 0, minimum=3)).tolist() == [3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("shape", [(50, 4), (20, 4, 7), (9, 4, 3, 3)])

@@ -355,7 +355,7 @@ def test_downloading_says_that_it_needs_httpx(monkeypatch: pytest.MonkeyPatch, c
 
 def test_an_unknown_set_is_an_error(cache: Path) -> None:
     for ask in (official.get, official.locate):
-        with pytest.raises(ConfigError, match="'femnist': choose one of handwriting, activity, sensors"):
+        with pytest.raises(ConfigError, match="'femnist': choose one of handwriting, activity, cifar, sensors"):
             ask("femnist", cache)
 
 
@@ -419,5 +419,6 @@ def test_the_real_sets_are_found(data_dir: Path, monkeypatch: pytest.MonkeyPatch
     assert found == {
         "handwriting": data_dir / "mnist_by_writer",
         "activity": data_dir / "wisdm_ar_v1.1",
+        "cifar": data_dir / "cifar10_subset",
         "sensors": data_dir / "har_spsw",
     }

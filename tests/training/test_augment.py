@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from duetto.training import Affine
+from duetto.training import Affine, Crop
 
 STILL = Affine(0.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -87,3 +87,36 @@ def test_the_share_of_changed_strokes_is_the_stroke() -> None:
     x = images(400)
     changed = ((Affine(0.0, 0.0, 0.0, 0.0, 0.3)(x, seeded(6)) - x).abs().amax((1, 2, 3)) > 1e-3).float().mean()
     assert abs(float(changed) - 0.3) < 4 * (0.3 * 0.7 / 400) ** 0.5
+
+
+def test_a_crop_is_a_place_of_the_padded_image_mirrored_or_not() -> None:
+    x = images(300) + 1  # so that no pixel is a zero of the padding
+    cropped = Crop(2)(x, seeded(7))
+    padded = torch.zeros((300, 2, 12, 12))
+    padded[:, :, 2:10, 2:10] = x
+    found = []
+    for i in range(300):
+        places = [
+            (top, left, mirrored)
+            for top in range(5)
+            for left in range(5)
+            for mirrored in (False, True)
+            if torch.equal(
+                padded[i, :, top : top + 8, left : left + 8].flip(2)
+                if mirrored
+                else padded[i, :, top : top + 8, left : left + 8],
+                cropped[i],
+            )
+        ]
+        assert len(places) == 1
+        found += places
+    assert len({place[:2] for place in found}) == 25, "all places come up in 300"
+    assert abs(sum(mirrored for *_, mirrored in found) / 300 - 0.5) < 5 * (0.25 / 300) ** 0.5
+
+
+def test_a_crop_need_not_move_or_mirror() -> None:
+    x = images()
+    assert torch.equal(Crop(0, mirror=False)(x, seeded(1)), x)
+    moved = Crop(3, mirror=False)(x, seeded(1))
+    assert torch.equal(Crop(3, mirror=False)(x, seeded(1)), moved), "the same chance, the same crop"
+    assert not torch.equal(Crop(3, mirror=False)(x, seeded(2)), moved)

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -50,7 +51,7 @@ class Here(Line):
         self.after -= 1
         if self.after < 0:
             raise Lost("the line was cut")
-        return self.answer
+        return vars(self).pop("answer")  # type: ignore[no-any-return]
 
     def close(self) -> None:
         self.after = 0
@@ -108,7 +109,7 @@ def test_what_lies_in_workers_is_what_would_lie_here(executor: Executor, workers
 
 @given(st.lists(st.floats(-3, 3), min_size=6, max_size=6), st.integers(1, 8))
 def test_a_weighted_sum_is_the_sum_of_the_workers_sums(weights: list[float], workers: int) -> None:
-    alone, remote = whole(Sequential().train(CLIENT, TASKS)), whole(crew(workers, Cohort(1))[0].train(CLIENT, TASKS))
+    alone, remote = trained(0), trained(workers)
     for what in ("delta", "gradients"):
         mine, theirs = ([getattr(each, what) for each in results] for results in (alone, remote))
         expected = [sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)) for leaves in columns(mine)]
@@ -117,7 +118,10 @@ def test_a_weighted_sum_is_the_sum_of_the_workers_sums(weights: list[float], wor
             np.testing.assert_allclose(leaf, wanted, rtol=0, atol=1e-11 * scale)
 
 
-TASKS = tasks()
+@cache
+def trained(workers: int) -> list[Trained]:
+    """By so many workers; by none, here."""
+    return whole(crew(workers, Cohort(1))[0].train(CLIENT, tasks()) if workers else Sequential().train(CLIENT, tasks()))
 
 
 def columns(many: Sequence[Tree]) -> list[tuple[np.ndarray, ...]]:
@@ -188,7 +192,7 @@ def test_without_sums_of_gradients_there_are_none() -> None:
 
 def test_a_worker_forgets_what_nobody_holds_any_longer() -> None:
     workers, lines = crew(2, Cohort(1))
-    first, second = (workers.train(CLIENT, tasks()) for _ in range(2))
+    first, second = workers.train(CLIENT, tasks()), workers.train(CLIENT, tasks())
     assert [len(line.worker._kept) for line in lines] == [2, 2]
     one = whole(first)[3].gradients
     del first
@@ -316,7 +320,9 @@ def test_what_lies_in_a_bundle_travels_as_arrays_and_what_is_shared_stays_so() -
     trained = whole(Cohort(1).train(CLIENT, first))
     params = trees.total([trained[0].start, trained[0].delta], [1.0, 1.0])
     drifts = [trees.scale(each.gradients, 0.5) for each in trained]
-    second = [Task({"params": params, "drift": drift}, task.data, ("k",)) for drift, task in zip(drifts, first)]
+    second = [
+        Task({"params": params, "drift": drift}, task.data, ("k",)) for drift, task in zip(drifts, first, strict=True)
+    ]
     flat = plain(second)
     assert not any(trees.bundled(tree) for task in flat for tree in task.start.values())
     assert all(task.start["params"] is params for task in flat)

@@ -193,7 +193,8 @@ class Dense:
     def largest(self) -> Tensor:
         """[K] a bound of the entries of each client's factors; not finite where one is not."""
         g, x = (torch.linalg.vector_norm(rows, dim=(1, 2)) for rows in (self.g, self.x[:0] if self.fed else self.x))
-        return g * self.g.shape[1] * (1 if self.fed else 1 + x)
+        top: Tensor = g * self.g.shape[1] * (1 if self.fed else 1 + x)
+        return top
 
 
 def _spread(by: Tensor, t: int, rows: int) -> Tensor:

@@ -66,7 +66,7 @@ def _faster(matrix: Tensor) -> bool:
 
 @cache
 def _onednn() -> bool:
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     x, weight = torch.ones(256, 512), torch.ones(512, 512)
     packed = weight.to_mkldnn()

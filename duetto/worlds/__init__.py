@@ -1,0 +1,5 @@
+"""Other engines as worlds."""
+
+from duetto.worlds.ray import Ray
+
+__all__ = ["Ray"]

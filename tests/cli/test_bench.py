@@ -1,0 +1,34 @@
+"""`duetto bench`."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+QUICK = ("bench", "federated", "--rounds", "2", "--cohort", "3", "--seeds", "0", "--alone-epochs", "1",
+         "--central-epochs", "1", "--algorithms", "start,fedavg,fedprox", "--executor", "sequential")  # fmt: skip
+
+
+def test_a_table_and_json_say_the_same(run: Callable[..., Any]) -> None:
+    shown = run(*QUICK).out
+    assert "fedprox" in shown
+    found = json.loads(run(*QUICK, "--json").out)
+    assert [line["name"] for line in found["lines"]] == ["start", "fedavg", "fedprox"]
+    assert f"{found['lines'][1]['held']:.1%}" in shown
+    assert found["settings"]["rounds"] == 2
+
+
+def test_unknown_names_are_one_line(run: Callable[..., Any]) -> None:
+    for words, said in (
+        (("--algorithms", "fedsgd"), "fedsgd"),
+        (("--executor", "gpu"), "gpu"),
+        (("--partition", "random"), "random"),
+        (("--task", "chess"), "chess"),
+    ):
+        done = run("bench", "federated", "--name", "other", *words)
+        assert done.code == 2
+        assert said in done.error
+
+
+def test_help_has_examples(run: Callable[..., Any]) -> None:
+    assert "duetto bench federated" in run("bench", "federated", "--help").out
+    assert "federated" in run("bench").out
