@@ -92,7 +92,10 @@ def declared(args: argparse.Namespace, given: workloads.Given) -> Algorithm:
         batch_size=workload.batch,
         cohort=Scheduled(given.cohorts),
     )
-    if args.executor:
+    if args.bf16:
+        client = replace(algorithm.client, executor=training.Cohort(precision="bfloat16"))
+        algorithm = replace(algorithm, client=client)
+    elif args.executor:
         if not hasattr(training, args.executor):
             raise SystemExit(f"duetto has no executor called {args.executor!r}")
         algorithm = replace(algorithm, client=replace(algorithm.client, executor=getattr(training, args.executor)()))
@@ -113,6 +116,9 @@ def main() -> None:
     parser = stopwatch.arguments(__doc__)
     parser.add_argument("--algorithm", default="fedavg", help="a function of duetto.algorithms")
     parser.add_argument("--executor", help="a class of duetto.training; without it, the client's own")
+    parser.add_argument(
+        "--bf16", action="store_true", help="Duetto's own rounding to bfloat16, which only Cohort knows"
+    )
     parser.add_argument("--network", default="constant-10", help="how simulated devices reach the cloud")
     parser.add_argument("--threads", type=int, default=1, help="of torch, inside an operation")
     args = parser.parse_args()

@@ -52,7 +52,7 @@ class System:
 
 
 SYSTEMS = {
-    "duetto": System("duetto_engine.py"),
+    "duetto": System("duetto_engine.py", bf16=True),
     "pfl": System("pfl_engine.py", bf16=True),
     "pfl2": System("pfl_engine.py", launch=_TORCHRUN, bf16=True),
     "fedjax": System("fedjax_engine.py", environment="jax"),
