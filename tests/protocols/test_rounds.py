@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -232,3 +232,63 @@ def test_the_record_of_a_round_sums_over_the_cohort():
     assert everyone.cost.joules > 7 * record.cost.joules * 0.5
     metrics: Mapping[str, Any] = everyone.metrics
     assert set(metrics) == {"cohort", "failed", "loss", "compute_seconds"}
+
+
+@dataclass(frozen=True)
+class Listens(Policy[Any]):
+    """Asks all but the first, and keeps what it heard."""
+
+    def init(self) -> Any:
+        return {"heard": np.zeros((0, 3))}
+
+    def choose(self, state: Any, seen: Seen, key: Key) -> tuple[Any, Move]:
+        return state, Move.sure(np.where(np.arange(seen.size) > 0, Action.ASK, Action.STOP), "all but one")
+
+    def learn(self, state: Any, seen: Seen, move: Move, reward: Any) -> Any:
+        return {"heard": np.column_stack([seen.traits["loss"], seen.traits["seconds"], reward])}
+
+
+def test_a_cohort_policy_hears_how_its_choice_went():
+    log = learned(replace(PLAIN, cohort=Listens(), client=Pull((("u2", "raises"), ("u5", "nan")))), 1)
+    loss, seconds, reward = log.memory["cloud"]["rounds"]["cohort"]["heard"].T
+    assert np.isnan(reward).tolist() == [True] + [False] * 7
+    assert reward[1:].tolist() == [1, 0, 1, 1, 0, 1, 1]
+    assert np.isnan(loss).tolist() == np.isnan(seconds).tolist() == [name in ("u0", "u2", "u5") for name in USERS]
+    expected = [((points(name) - START["w"]) ** 2).mean() for name in ("u1", "u3")]
+    assert loss[[1, 3]] == pytest.approx(expected)
+
+
+def test_enough_answers_end_a_round_and_the_others_cost_and_count_as_nothing():
+    log = learned(PLAIN, 3, enough=5)
+    heard = [record.metrics["cohort"] - record.metrics["failed"] for record in log.records]
+    assert all(5 <= each < 8 for each in heard), "alike devices answer at the same time"
+    assert all("late" in str(record.metrics["failures"]) for record in log.records)
+    everybody = learned(PLAIN, 3)
+    assert log.seconds < everybody.seconds
+    assert int(log.memory["cloud"]["rounds"]["server"]["asked"]) == sum(heard)
+
+
+def test_the_parameters_are_measured_now_and_then_and_at_the_end():
+    log = learned(PLAIN, 5, measure=lambda params: {"first": float(params["w"][0])}, every=2)
+    assert ["first" in record.metrics for record in log.records] == [False, True, False, True, True]
+    assert log.records[3].metrics["first"] == pytest.approx(by_hand(4, USERS)[0])
+
+
+def test_a_message_that_is_the_same_for_all_is_made_once():
+    made: list[Any] = []
+
+    @dataclass(frozen=True)
+    class Telling(Step):
+        def send(self, state: Any, params: Tree, peer: Any) -> Tree:
+            made.append(peer)
+            return {"params": params}
+
+    @dataclass(frozen=True)
+    class Personal(Telling):
+        personal: ClassVar[bool] = True
+
+    learned(replace(PLAIN, server=Telling()), 2)
+    assert made == [None, None]
+    made.clear()
+    learned(replace(PLAIN, server=Personal()), 1)
+    assert [peer.name for peer in made] == USERS
