@@ -116,9 +116,7 @@ def main() -> None:
     parser = stopwatch.arguments(__doc__)
     parser.add_argument("--algorithm", default="fedavg", help="a function of duetto.algorithms")
     parser.add_argument("--executor", help="a class of duetto.training; without it, the client's own")
-    parser.add_argument(
-        "--bf16", action="store_true", help="round to bfloat16, which only Cohort knows"
-    )
+    parser.add_argument("--bf16", action="store_true", help="round to bfloat16, which only Cohort knows")
     parser.add_argument("--network", default="constant-10", help="how simulated devices reach the cloud")
     parser.add_argument("--threads", type=int, default=1, help="of torch, inside an operation")
     args = parser.parse_args()

@@ -208,13 +208,13 @@ def test_what_cannot_be_sent_is_said_in_one_line_and_the_actors_go_on(address: s
 def test_what_a_cluster_cannot_do_is_said_in_one_line(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="3 workers on a Ray cluster with 2 processors: use fewer, or add machines"):
         Ray(address, 3).train(CLIENT, tasks())
-    with pytest.raises(ConfigError, match="is part of the Ray cluster at .* already, not of 127.0.0.1:1"):
+    with pytest.raises(ConfigError, match=r"is part of the Ray cluster at .* already, not of 127\.0\.0\.1:1"):
         Ray("127.0.0.1:1").train(CLIENT, tasks())
     Ray(address, 1).train(CLIENT, tasks())  # others give their processors back
     held = ray.remote(num_cpus=1)(Held).remote()
     ray.get(held.here.remote())
     monkeypatch.setattr("duetto.worlds.ray._PATIENCE", 5.0)
-    with pytest.raises(ConfigError, match="no processor of the Ray cluster was free for 5.0 s: others hold them"):
+    with pytest.raises(ConfigError, match=r"no processor of the Ray cluster was free for 5\.0 s: others hold them"):
         Ray(address, 2).train(CLIENT, tasks())
     ray.kill(held)
 
