@@ -27,7 +27,7 @@ def task(seed: int) -> Task:
 
     folder = locate("cifar")
     if folder is None:
-        raise DataError("the data of cifar are not here", found("cifar"))
+        raise DataError("the data of cifar is not here", found("cifar"))
     images = cifar_bin.read(folder)
     data = Dirichlet(max(1, len(images.y) // _ROWS))(images, seed)
     users = draw_users(data.users, {"train": 0.5, "calibration": 0.1, "device": 0.2, "unseen": 0.2}, seed)
@@ -35,7 +35,7 @@ def task(seed: int) -> Task:
     data = replace(data, x=(data.x - mean) / scale)
     shape, classes, augment = (3, 32, 32), len(data.classes), Crop(4)
     small = Conv(shape, classes, (16, 32, 64))
-    large = Conv(shape, classes, (48, 96, 192), (256,), dropout=0.3)
+    large = Conv(shape, classes, (32, 64, 128, 256), (512,), dropout=0.3)
     return Task(
         name="cifar",
         seed=seed,
@@ -43,9 +43,9 @@ def task(seed: int) -> Task:
         users=users,
         small=small,
         large=large,
-        teach_large=Client(large, (CrossEntropy(),), Adam(2e-3, 1e-2, schedule="cosine"), 20, 64, augment=augment),
+        teach_large=Client(large, (CrossEntropy(),), Adam(1e-3, schedule="cosine"), 40, 64, augment=augment),
         teach_small=Client(
-            small, (CrossEntropy(0.1), Distil(0.9, 2.0)), Adam(3e-3, schedule="cosine"), 20, 64, augment=augment
+            small, (CrossEntropy(0.1), Distil(0.9, 2.0)), Adam(3e-3, schedule="cosine"), 30, 64, augment=augment
         ),
         learn=Client(small, (Distil(1.0, 1.0),), SGD(0.01, 0.9), 5, 16, augment=augment, lessons="lessons", own=0.5),
         tune=Client(small, (Distil(1.0, 1.0),), SGD(0.003, 0.9), 4, 16, augment=augment, lessons="lessons", own=0.5),
