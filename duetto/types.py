@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 import numpy as np
 
 from duetto import tree as trees
-from duetto.errors import ConfigError, Error, caught
+from duetto.errors import ConfigError, DataError, Error, caught
 from duetto.tree import Array, Spec, Tree
 
 S = TypeVar("S")
@@ -410,7 +410,7 @@ class Seen:
     Attributes:
         stage: the stage of the walk (0: before any computing).
         scores: [n] or [n, k] numbers from elsewhere (an exit's confidence, a client's loss).
-        features: [n, d].
+        features: [n, d] numbers, or columns by name, such as ``{"prompt": [n] texts}``.
         answer: [n, classes] logits of the party's own model; None where it has none (yet).
         link: columns ``up_mbps``, ``down_mbps``, ``rtt_seconds``, ``online``, each [n].
         queue: [n] seconds of work waiting at the peer.
@@ -423,7 +423,7 @@ class Seen:
 
     stage: int = 0
     scores: Array | None = None
-    features: Array | None = None
+    features: Array | Mapping[str, Array] | None = None
     answer: Array | None = None
     link: Mapping[str, Array] | None = None
     queue: Array | None = None
@@ -431,6 +431,128 @@ class Seen:
     budget_left: Array | None = None
     traits: Mapping[str, Array] | None = None
     size: int = 1
+
+    def rows(self, which: Array) -> Seen:
+        """The items at these positions, or where a mask ``[n]`` is true."""
+        at = np.arange(self.size)[which]
+
+        def picked(column: Any) -> Any:
+            if isinstance(column, Mapping):
+                return {name: picked(each) for name, each in column.items()}
+            return column if column is None else np.asarray(column)[at]
+
+        columns = ("scores", "features", "answer", "link", "queue", "battery", "budget_left", "traits")
+        return replace(self, size=len(at), **{name: picked(getattr(self, name)) for name in columns})
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What the device's and the cloud's model made of the same items: what a router is fitted on and judged by.
+
+    Attributes:
+        small, large: [n] float64, how good each model's answer is: 0 or 1 for right or wrong, or any score that is
+            larger where the answer is better.
+        seen: what a policy sees of the items before it decides.
+        users: [n] whose item each is; None counts every item by itself.
+        labels: [n] integers, the right classes, where somebody said what is right.
+
+    Raises:
+        DataError: no items, columns of different lengths, or a quality that is not finite.
+    """
+
+    small: np.ndarray
+    large: np.ndarray
+    seen: Seen
+    users: np.ndarray | None = None
+    labels: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        columns: dict[str, Any] = {name: getattr(self, name) for name in ("small", "large", "users", "labels")}
+        if not self.seen.size:
+            raise DataError("no items to fit or judge a router on", "give at least one")
+        for name, column in columns.items():
+            if column is not None and np.shape(column) != (self.seen.size,):
+                raise DataError(f"{name} of shape {np.shape(column)} for {self.seen.size} items", "give one an item")
+        for name in ("small", "large"):
+            object.__setattr__(self, name, np.asarray(columns[name], np.float64))
+            if not np.isfinite(getattr(self, name)).all():
+                raise DataError(f"qualities of the {name} model that are NaN or infinite", "leave these items out")
+
+    def __len__(self) -> int:
+        return self.seen.size
+
+    @property
+    def gain(self) -> np.ndarray:
+        """[n] what asking brings: the large model's quality less the small one's."""
+        return np.asarray(self.large - self.small)
+
+    @property
+    def shares(self) -> np.ndarray:
+        """[n] what each item counts in a mean over users, summing to 1."""
+        if self.users is None:
+            return np.full(len(self), 1 / len(self))
+        _, which, count = np.unique(self.users, return_inverse=True, return_counts=True)
+        return np.asarray(1 / (len(count) * count[which]))
+
+    def rows(self, which: Array) -> Outcomes:
+        """The items at these positions, or where a mask ``[n]`` is true."""
+        users, labels = (None if column is None else np.asarray(column)[which] for column in (self.users, self.labels))
+        return Outcomes(self.small[which], self.large[which], self.seen.rows(which), users, labels)
+
+    @classmethod
+    def of_classifiers(
+        cls,
+        small: Array,
+        large: Array | None = None,
+        labels: Array | None = None,
+        users: Array | None = None,
+        features: Array | None = None,
+    ) -> Outcomes:
+        """Of two classifiers' logits ``[n, classes]``.
+
+        Args:
+            small: the device's; what a policy sees as the answer.
+            large: the cloud's; None takes it to be always right.
+            labels: ``[n]`` integers; None takes the large model's answers for the truth.
+            users: ``[n]`` whose item each is.
+            features: ``[n, d]`` what else a policy sees.
+
+        Raises:
+            ConfigError: neither labels nor large logits.
+            DataError: no items, other shapes, logits that are not finite, or a label outside the classes.
+        """
+        if labels is None and large is None:
+            raise ConfigError("neither labels nor large logits", "give one of them to fit with")
+        answers = {name: _logits(logits) for name, logits in (("small", small), ("large", large)) if logits is not None}
+        if len({found.shape for found in answers.values()}) > 1:
+            raise DataError(f"logits of shapes {[found.shape for found in answers.values()]}", "give those of one task")
+        chosen = {name: found.argmax(1) for name, found in answers.items()}
+        truth = chosen["large"] if labels is None else _labels(labels, *answers["small"].shape)
+        return cls(
+            chosen["small"] == truth,
+            chosen.get("large", truth) == truth,
+            Seen(stage=1, answer=answers["small"], features=features, size=len(truth)),
+            None if users is None else np.asarray(users),
+            None if labels is None else truth,
+        )
+
+
+def _logits(logits: Array) -> np.ndarray:
+    array = np.asarray(logits, np.float64)
+    if array.ndim != 2 or not array.size:
+        raise DataError(f"logits of shape {array.shape}", "give [items, classes], at least one item")
+    if not np.isfinite(array).all():
+        raise DataError("logits that are NaN or infinite", "the model diverged or its input is corrupt")
+    return array
+
+
+def _labels(labels: Array, items: int, classes: int) -> np.ndarray:
+    array: np.ndarray = np.asarray(labels)
+    if array.shape != (items,) or array.dtype.kind not in "iu":
+        raise DataError(f"labels of shape {array.shape} and dtype {array.dtype}", f"give {items} integers")
+    if not ((array >= 0) & (array < classes)).all():
+        raise DataError(f"a label outside the {classes} classes", "labels count from 0")
+    return array
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from hypothesis import example, given
 
 from duetto import tree as trees
 from duetto import types
-from duetto.errors import ConfigError, WireError
+from duetto.errors import ConfigError, DataError, Error, WireError
 from duetto.tree import Shaped, Spec, Tree
 from duetto.types import (
     Action,
@@ -26,6 +26,7 @@ from duetto.types import (
     Key,
     Local,
     Move,
+    Outcomes,
     Policy,
     Record,
     Rows,
@@ -252,3 +253,63 @@ def test_everything_public_says_what_it_is() -> None:
                 own = attribute.startswith("_") and attribute not in ("__call__", "__getitem__")
                 silent += [f"{name}.{attribute}"] * (not own and not member.__doc__)
     assert silent == []
+
+
+def outcomes(users: bool = True) -> Outcomes:
+    """Six items of two users, answered by two classifiers of three classes."""
+    small, large = np.eye(3)[[0, 1, 2, 0, 1, 2]], np.eye(3)[[0, 1, 1, 0, 0, 0]]
+    return Outcomes.of_classifiers(
+        small, large, np.array([0, 1, 1, 1, 0, 2]), np.array(list("aaaabb")) if users else None, np.arange(6.0)[:, None]
+    )
+
+
+def test_outcomes_of_classifiers_are_who_is_right() -> None:
+    found = outcomes()
+    assert found.small.tolist() == [1, 1, 0, 0, 0, 1]
+    assert found.large.tolist() == [1, 1, 1, 0, 1, 0]
+    assert found.gain.tolist() == [0, 0, 1, 0, 1, -1]
+    assert found.shares.tolist() == [1 / 8] * 4 + [1 / 4] * 2
+    assert outcomes(users=False).shares.tolist() == [1 / 6] * 6
+    unlabelled = Outcomes.of_classifiers(np.eye(2), np.eye(2)[[0, 0]])
+    assert (unlabelled.small.tolist(), unlabelled.large.tolist()) == ([1, 0], [1, 1])
+    alone = Outcomes.of_classifiers(np.eye(2), labels=np.array([1, 1]))
+    assert (alone.small.tolist(), alone.large.tolist()) == ([0, 1], [1, 1])
+
+
+@pytest.mark.parametrize("which", [np.array([5, 0]), np.array([True, False, False, False, True, True])])
+def test_rows_of_outcomes_take_every_column(which: np.ndarray) -> None:
+    found, all_of = outcomes().rows(which), outcomes()
+    at = np.arange(6)[which]
+    assert found.seen.size == len(at)
+    for column in ("small", "large", "users", "labels"):
+        assert (getattr(found, column) == getattr(all_of, column)[at]).all()
+    assert (np.asarray(found.seen.answer) == np.asarray(all_of.seen.answer)[at]).all()
+    texts = Seen(features={"prompt": np.array(["a", "b", "c"])}, link={"online": np.ones(3, bool)}, size=3)
+    picked = texts.rows(np.array([2]))
+    assert picked.features["prompt"].tolist() == ["c"]  # type: ignore[index, call-overload]
+    assert picked.link is not None
+    assert len(picked.link["online"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"small": np.eye(2)}, "neither labels nor large logits"),
+        ({"small": np.zeros((0, 2)), "labels": np.zeros(0, int)}, "logits of shape"),
+        ({"small": np.eye(2), "large": np.eye(3)}, "logits of shapes"),
+        ({"small": np.full((2, 2), np.nan), "labels": np.zeros(2, int)}, "NaN"),
+        ({"small": np.eye(2), "labels": np.array([0, 2])}, "outside the 2 classes"),
+        ({"small": np.eye(2), "labels": np.array([0.0, 1.0])}, "labels of shape"),
+        ({"small": np.eye(2), "large": np.eye(2), "users": np.array(["a"])}, "users of shape"),
+    ],
+)
+def test_outcomes_that_do_not_fit_are_refused(arguments: dict[str, np.ndarray], told: str) -> None:
+    with pytest.raises(Error, match=told):
+        Outcomes.of_classifiers(**arguments)
+
+
+def test_qualities_must_be_there_and_finite() -> None:
+    with pytest.raises(DataError, match="no items"):
+        Outcomes(np.zeros(0), np.zeros(0), Seen(size=0))
+    with pytest.raises(DataError, match="large model that are NaN"):
+        Outcomes(np.zeros(2), np.array([0, np.nan]), Seen(size=2))

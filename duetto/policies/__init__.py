@@ -9,7 +9,7 @@ from duetto.policies.least_available import LeastAvailable
 from duetto.policies.oort import Oort
 from duetto.policies.over_selected import OverSelected
 from duetto.policies.power_of_choice import PowerOfChoice
-from duetto.policies.scores import SCORES, confidence
+from duetto.policies.scores import SCORES, Scored, confidence
 from duetto.policies.threshold import Threshold
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "PreferInCloud",
     "PreferOnDevice",
     "SCORES",
+    "Scored",
     "Threshold",
     "Uniform",
     "confidence",

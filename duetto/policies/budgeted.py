@@ -21,24 +21,17 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from duetto.errors import ConfigError, DataError
+from duetto.policies.scores import Scored
 from duetto.policies.threshold import sure, unanswered
 from duetto.tree import Array
 from duetto.types import Held, Key, Move, Policy, Seen
 
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, spread evenly at every length
-
-
-@runtime_checkable
-class Scored(Protocol):
-    """A policy that judges by one number an item."""
-
-    def scores(self, state: Any, seen: Seen) -> np.ndarray:
-        """How sure each answer is, ``[n]``."""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol, runtime_checkable
+
 import numpy as np
 
 from duetto.errors import ConfigError, DataError
 from duetto.tree import Array
+from duetto.types import Seen
 
 SCORES = ("energy", "entropy", "margin", "max_softmax")
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """A policy that judges by one number an item; whatever sets a threshold can hold it to a promise or a budget."""
+
+    def scores(self, state: Any, seen: Seen) -> np.ndarray:
+        """How sure each answer is, ``[n]``: asked are those with the lowest."""
 
 
 def confidence(logits: Array, kind: str = "max_softmax") -> np.ndarray:
