@@ -63,6 +63,10 @@ class Cost:
             self.dollars + other.dollars,
         )
 
+    def lasting(self, seconds: float) -> Cost:
+        """The same in so many seconds."""
+        return Cost(seconds, self.up_bytes, self.down_bytes, self.joules, self.dollars)
+
 
 @dataclass(frozen=True)
 class Work:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -131,17 +132,34 @@ class _Member:
     profile: Profile
     link: Link | None  # the cloud has none: it is reached over the device's
     servers: list[float]  # when each processor is free
-    lanes: dict[str, asyncio.Lock] = field(default_factory=lambda: {"up": asyncio.Lock(), "down": asyncio.Lock()})
+    lanes: dict[Direction, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     radio: float | None = None  # when the radio was last on air
     held: int = 0  # roles it runs and asks under way
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What many who are asked together have in common: the sizes of messages by form, and transfers over one link."""
+
+    sizes: dict[Any, int] = field(default_factory=dict)
+    legs: dict[Any, tuple[float, float, Cost]] = field(default_factory=dict)
 
 
 class _Asked(Peer):
     """A party as another one sees it."""
 
-    def __init__(self, world: _World, asker: _Member, name: str, traits: Mapping[str, Any]) -> None:
-        self.name, self.traits = name, traits
-        self._world, self._asker = world, asker
+    def __init__(self, world: _World, asker: _Member, name: str, traits: Mapping[str, Any] | None = None) -> None:
+        self.name, self._world, self._asker = name, world, asker
+        self._traits = traits
+
+    @property
+    def traits(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """What is known of a device beforehand, found when it is asked for; nothing of the cloud."""
+        if self._traits is None:
+            row = self._world.fleet.row[self.name]
+            columns = self._world.fleet.traits | self._world.online()
+            self._traits = {trait: column[row] for trait, column in columns.items()}
+        return self._traits
 
     async def ask(self, skill: Skill, tree: Tree, *, key: Key, deadline: float | None = None) -> Reply:
         return await self._world.ask(self._asker, self.name, skill, tree, key, deadline)
@@ -165,8 +183,7 @@ class _Everybody(Group):
     def peer(self, name: str) -> Peer:
         if name not in self._world.fleet.row:
             raise ConfigError(f"no user of the fleet is called {name!r}", "names are in fleet.names")
-        row = self._world.fleet.row[name]
-        return _Asked(self._world, self._asker, name, {trait: column[row] for trait, column in self.traits.items()})
+        return _Asked(self._world, self._asker, name)
 
     async def ask(
         self,
@@ -367,12 +384,12 @@ class _World:
         jobs = [
             Job(skill, member.cell, each.tree, each.key, asker.name) for member, each in zip(members, asks, strict=True)
         ]
-        sizes: dict[Any, int] = {}
+        known = _Known()
         try:
-            spent = [self._there(member, job, began, sizes) for member, job in zip(members, jobs, strict=True)]
+            spent = [self._there(member, job, began, known) for member, job in zip(members, jobs, strict=True)]
             run_together([job for job in jobs if job.finish is not None and job.failure is None])
             replies = [
-                self._back(member, job, cost, began, sizes)
+                self._back(member, job, cost, began, known)
                 for member, job, cost in zip(members, jobs, spent, strict=True)
             ]
             await self._until(began + max(reply.cost.seconds for reply in replies))
@@ -384,11 +401,11 @@ class _World:
             done.set_result(None)
         return replies
 
-    def _there(self, member: _Member, job: Job, began: float, sizes: dict[Any, int]) -> Cost:
+    def _there(self, member: _Member, job: Job, began: float, known: _Known) -> Cost:
         """A message arrives and is worked on, as far as that depends on nobody: sets when the job finishes."""
-        if id(job.tree) not in sizes:
-            sizes[id(job.tree)] = trees.size(trees.spec(job.tree))
-        arrival, cost = self._leg(member, "down", sizes[id(job.tree)], began)
+        if id(job.tree) not in known.sizes:
+            known.sizes[id(job.tree)] = trees.size(trees.spec(job.tree))
+        arrival, cost = self._leg(member, "down", known.sizes[id(job.tree)], began, known)
         job.finish = arrival
         try:
             seconds, joules = energy.compute(member.profile, job.skill.work(member.cell.local, job.tree))
@@ -398,28 +415,34 @@ class _World:
         job.seconds, job.finish = seconds, arrival + seconds
         return cost + Cost(joules=joules)
 
-    def _back(self, member: _Member, job: Job, cost: Cost, began: float, sizes: dict[Any, int]) -> Reply:
+    def _back(self, member: _Member, job: Job, cost: Cost, began: float, known: _Known) -> Reply:
         """What a device answers, and when that arrives."""
         assert job.finish is not None
         if job.result is None:
-            return Reply(member.name, failure=job.failure, cost=replace(cost, seconds=job.finish - began))
+            return Reply(member.name, failure=job.failure, cost=cost.lasting(job.finish - began))
         local, answer = job.result
         version = int(member.cell.local.memory.get("version", 0))
         member.cell.local.memory = local.memory
-        if (form := _form(answer)) not in sizes:
-            sizes[form] = trees.size(trees.spec(answer))
-        arrival, back = self._leg(member, "up", sizes[form], job.finish)
-        total = replace(cost + back, seconds=arrival - began)
+        if (form := _form(answer)) not in known.sizes:
+            known.sizes[form] = trees.size(trees.spec(answer))
+        arrival, back = self._leg(member, "up", known.sizes[form], job.finish, known)
+        total = (cost + back).lasting(arrival - began)
         return Reply(member.name, answer, version=version, metrics={"compute_seconds": job.seconds}, cost=total)
 
-    def _leg(self, device: _Member, direction: Direction, nbytes: int, begin: float) -> tuple[float, Cost]:
+    def _leg(
+        self, device: _Member, direction: Direction, nbytes: int, begin: float, known: _Known
+    ) -> tuple[float, Cost]:
         """When a message over a free link arrives, and what it costs."""
         assert device.link is not None
-        arrival = device.link.sent(begin, nbytes, direction)
-        last = max(begin, arrival - device.link.rtt_seconds / 2)
         quiet = self._quiet(device, begin)
+        mark = (device.link, direction, nbytes, begin, quiet)
+        if mark not in known.legs:
+            arrival = device.link.sent(begin, nbytes, direction)
+            last = max(begin, arrival - device.link.rtt_seconds / 2)
+            known.legs[mark] = arrival, last, self._carried(direction, nbytes, last - begin, quiet)
+        arrival, last, cost = known.legs[mark]
         device.radio = max(last, device.radio or 0.0)
-        return arrival, self._carried(direction, nbytes, last - begin, quiet)
+        return arrival, cost
 
     def _quiet(self, device: _Member, begin: float) -> float:
         """How long the radio's tail burnt before a transfer; the first use stands in for the last one's."""

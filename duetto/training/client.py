@@ -135,7 +135,7 @@ class Client(Skill):
             data = {"x": np.asarray(local.data.x[taught["rows"]], np.float32), "teacher": taught["logits"]}
         if not len(data["x"]):
             raise DataError("a client without examples", "leave it out of the cohort")
-        if not np.isfinite(data["x"]).all():
+        if not _finite(data["x"]):
             raise DataError("a client with inputs that are not finite", "remove its rows with NaN or infinity")
         if "y" in data and not ((data["y"] >= 0) & (data["y"] < self.net.classes)).all():
             raise DataError(f"a client with a label outside 0..{self.net.classes - 1}", "check its labels")
@@ -150,6 +150,13 @@ class Client(Skill):
     def _part(self, local: Local) -> Rows:
         rows: Rows = local.data if self.part is None else local.data.part(self.part)
         return rows
+
+
+def _finite(x: np.ndarray) -> bool:
+    """Whether all numbers are; a sum of squares that is finite tells so at the speed of a product."""
+    flat = x.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(np.vdot(flat, flat)) or bool(np.isfinite(flat).all())
 
 
 def _mixed(teacher: np.ndarray, own: np.ndarray, share: float) -> np.ndarray:

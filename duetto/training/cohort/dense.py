@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from duetto.training.cohort.products import Factor, outer
 from duetto.training.cohort.recurrence import FIRST, PULL, START
+from duetto.training.cohort.threads import spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,7 @@ class Dense:
         heights: [K] rows of all a client's steps.
         fed: whether ``x`` is the data itself, filled beforehand.
         low: whether large products are made in bfloat16.
+        threads: that share large products.
     """
 
     weight: Tensor
@@ -51,6 +53,7 @@ class Dense:
     heights: Sequence[int]
     fed: bool
     low: bool = False
+    threads: int = 1
 
     @cached_property
     def _forwards(self) -> Factor:
@@ -63,11 +66,15 @@ class Dense:
     @cached_property
     def _fed(self) -> Tensor:
         """[K, T * rows, O] the data's products with the start: all steps' at once."""
-        found = self.x.new_zeros(*self.x.shape[:2], len(self.weight))
-        for part in self._blocks(torch.ones(len(self.x))):
-            height = self.heights[part.start]
-            rows = self._forwards.times(self.x[part, :height].flatten(0, 1), self.bias)
-            found[part, :height] = rows.view(-1, height, len(self.weight))
+        found = self.x.new_empty(*self.x.shape[:2], len(self.weight))  # what no client reaches is not read
+
+        def multiplied(clients: slice) -> None:
+            for part in self._blocks(torch.ones(len(self.x)), clients):
+                height = self.heights[part.start]
+                rows = self._forwards.times(self.x[part, :height].flatten(0, 1), self.bias)
+                found[part, :height] = rows.view(-1, height, len(self.weight))
+
+        spread(multiplied, len(self.x), self.threads)
         return found
 
     def forward(self, x: Tensor, t: int, by: Tensor) -> Tensor:
@@ -84,13 +91,9 @@ class Dense:
         else:
             self.x[:active, past : past + rows] = x.view(active, rows, -1)
             z = self._forwards.times(x, self.bias)
-        z = self._shared(z, self.x[:active, past : past + rows], by, transposed=True)
-        if t:
-            near = torch.bmm(self.x[:active, past : past + rows], self.x[:active, :past].mT)
-            if self.bias is not None:
-                near += 1
-            near *= _spread(by, t, rows)
-            z.view(active, rows, -1).baddbmm_(near, self.g[:active, :past])
+        own = self.x[:active, past : past + rows]
+        z = self._shared(z, own, by, transposed=True)
+        self._moved(z, own, self.x, self.g, t, by, bias=self.bias is not None)
         return z
 
     def backward(self, g: Tensor, t: int, by: Tensor, wanted: bool) -> Tensor | None:
@@ -101,11 +104,25 @@ class Dense:
         if not wanted:
             return None
         back = self._shared(self._backwards.times(g), own, by, transposed=False)
-        if t:
-            near = torch.bmm(own, self.g[:active, :past].mT)
-            near *= _spread(by, t, rows)
-            back.view(active, rows, -1).baddbmm_(near, self.x[:active, :past])
+        self._moved(back, own, self.g, self.x, t, by)
         return back
+
+    def _moved(
+        self, out: Tensor, rows: Tensor, near: Tensor, far: Tensor, t: int, by: Tensor, *, bias: bool = False
+    ) -> None:
+        """Add to ``out [A * rows, .]`` what the steps before ``t`` changed: ``sum_s c_s (rows near_s^T) far_s``."""
+        past, coefficients, into = t * self.rows, _spread(by, t, self.rows), out.view(len(by), self.rows, -1)
+
+        def added(clients: slice) -> None:
+            inner = torch.bmm(rows[clients], near[clients, :past].mT)
+            if bias:
+                inner += 1
+            inner *= coefficients[clients]
+            into[clients].baddbmm_(inner, far[clients, :past])
+
+        if t:
+            products = rows.numel() * past  # below a million or two, a second thread would come too late
+            spread(added, len(by), self.threads if products > 1 << 21 else 1)
 
     def _shared(self, product: Tensor, rows: Tensor, by: Tensor, *, transposed: bool) -> Tensor:
         """The product ``[A * rows, .]`` with the start, times its coefficient, and that of ``rows [A, rows, .]`` with
@@ -126,14 +143,19 @@ class Dense:
     def total(self, weights: Tensor, by: Tensor) -> tuple[Tensor, Tensor | None]:
         """The sum of the clients' changes, each times its weight ``[K]``; ``by [K, 2 + T]`` makes the change."""
         shares = _spread(by, by.shape[1] - FIRST, self.rows)[:, 0] * weights[:, None]
-        weight = torch.zeros_like(self.weight)
-        bias = None if self.bias is None else torch.zeros_like(self.bias)
-        for part in self._blocks(weights):
-            height = self.heights[part.start]  # the longest first
-            scaled = (self.g[part, :height] * shares[part, :height, None]).flatten(0, 1)
-            weight += outer(scaled, self.x[part, :height].flatten(0, 1), self.low)
-            if bias is not None:
+
+        def summed(clients: slice) -> tuple[Tensor, Tensor]:
+            weight, bias = torch.zeros_like(self.weight), self.weight.new_zeros(len(self.weight))
+            for part in self._blocks(weights, clients):
+                height = self.heights[part.start]  # the longest first
+                scaled = (self.g[part, :height] * shares[part, :height, None]).flatten(0, 1)
+                weight += outer(scaled, self.x[part, :height].flatten(0, 1), self.low)
                 bias += scaled.sum(0)
+            return weight, bias
+
+        sums = spread(summed, len(weights), self.threads)
+        weight = reduce(Tensor.add_, (each[0] for each in sums))
+        bias = None if self.bias is None else reduce(Tensor.add_, (each[1] for each in sums))
         start = float(weights @ by[:, START])
         if start:
             weight.add_(self.weight, alpha=start)
@@ -146,14 +168,14 @@ class Dense:
                 bias.add_(pull[1], alpha=share)
         return weight, bias
 
-    def _blocks(self, weights: Tensor) -> list[slice]:
+    def _blocks(self, weights: Tensor, clients: slice) -> list[slice]:
         """Neighbours that make one product, as high as the first of them, unless too much of it would be padding.
 
         Clients of weight 0 are in none, since they may hold anything.
         """
         blocks: list[slice] = []
         filled = 0
-        for k in torch.nonzero(weights).flatten().tolist():
+        for k in (clients.start + torch.nonzero(weights[clients]).flatten()).tolist():
             first = blocks[-1].start if blocks and blocks[-1].stop == k else k
             filled = filled + self.heights[k] if first < k else self.heights[k]
             if first < k and self.heights[first] * (k + 1 - first) <= 1.2 * filled:

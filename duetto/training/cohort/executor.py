@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +20,7 @@ from duetto.training.cohort.arena import ARENA
 from duetto.training.cohort.bundle import Factored
 from duetto.training.cohort.group import Group
 from duetto.training.cohort.split import Split, Unsplit, split
+from duetto.training.cohort.threads import each, processors
 from duetto.training.executor import Task
 from duetto.training.losses import PULLS
 from duetto.training.optimisers import SGD
@@ -39,7 +37,8 @@ class Cohort:
     """Trains clients that start from the same parameters together; those that cannot be, one after the other.
 
     Attributes:
-        threads: groups of clients that run at the same time; None is one for each processor.
+        threads: used at the same time; None is one for each processor. Where layers run client by client, each trains
+            a group of clients; else all clients are one group, and threads share its products.
         precision: "full" is that of the parameters; with "bfloat16" large products and what runs client by client are
             rounded to it, as by torch's autocast: faster on processors that know it, and not exact.
         max_cohort_bytes: factors beyond this lie in a temporary file, from which the system fetches what it needs.
@@ -63,8 +62,8 @@ class Cohort:
         results: list[Trained | Error | None] = [None] * len(tasks)
         for members in _alike(client, tasks):
             trained = self._together(client, [tasks[i] for i in members])
-            for i, each in zip(members, trained, strict=True):
-                results[i] = each
+            for i, result in zip(members, trained, strict=True):
+                results[i] = result
         return results  # type: ignore[return-value]
 
     def _together(self, client: Client, tasks: Sequence[Task]) -> Sequence[Trained | Error]:
@@ -77,11 +76,12 @@ class Cohort:
         low = self.precision == "bfloat16"
         order = sorted(range(len(tasks)), key=lambda i: -len(tasks[i].data["x"]))
         threads = min(self.threads or processors(), len(tasks))
-        dealt = [order[j::threads] for j in range(threads)]
-        with _one_thread_an_operation(), self._memory(client, parts, tasks) as allocate:
+        dealt = [order[j::threads] for j in range(threads)] if parts.turn else [order]
+        inside = 1 if parts.turn else threads
+        with self._memory(client, parts, tasks) as allocate:
 
             def trained(members: Sequence[int]) -> Group:
-                return Group(client, parts, [tasks[i] for i in members], allocate, low).run()
+                return Group(client, parts, [tasks[i] for i in members], allocate, low, inside).run()
 
             groups = each(trained, dealt)
         return _results(client, tasks, dealt, groups)
@@ -182,29 +182,3 @@ def _results(
                 float(group.losses[k]),
             )
     return [results[i] for i in range(len(tasks))]
-
-
-def processors() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(processors(), "duetto-cohort", lambda: torch.set_num_threads(1))
-
-
-def each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """``function`` of every item, in threads; a lone one here."""
-    return [function(items[0])] if len(items) == 1 else list(_threads().map(function, items))
-
-
-@contextlib.contextmanager
-def _one_thread_an_operation() -> Iterator[None]:
-    """Threads of operations beside threads of clients would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

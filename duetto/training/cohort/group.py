@@ -1,4 +1,4 @@
-"""Some clients that start from the same parameters, trained together step by step in one thread."""
+"""Some clients that start from the same parameters, trained together step by step."""
 
 from __future__ import annotations
 
@@ -72,9 +72,16 @@ class Group:
     """
 
     def __init__(
-        self, client: Client, split: Split, tasks: Sequence[Task], allocate: Allocate, low: bool = False
+        self,
+        client: Client,
+        split: Split,
+        tasks: Sequence[Task],
+        allocate: Allocate,
+        low: bool = False,
+        threads: int = 1,
     ) -> None:
-        self.client, self.split, self.tasks, self._allocate, self.low = client, split, tasks, allocate, low
+        self.client, self.split, self.tasks, self._allocate = client, split, tasks, allocate
+        self.low, self.threads = low, threads
         sizes = [len(task.data["x"]) for task in tasks]
         self.steps = [sequential.steps(client, n) for n in sizes]
         assert self.steps == sorted(self.steps, reverse=True)
@@ -142,27 +149,29 @@ class Group:
     def _columns(self) -> dict[str, Tensor]:
         """Every column of the data, [K, T * rows, ...]: in the order of the steps, 0 where a step lacks a row."""
         rows = self.client.batch_size
-        columns: dict[str, Tensor] = {}
+        columns = {name: self._column(column) for name, column in self.tasks[0].data.items()}
+        filled = {name: column.numpy() for name, column in columns.items()}
         for k, task in enumerate(self.tasks):
-            own = sequential.columns(task.data, self.dtype)
             n = self.sizes[k]
             augmenter = None
             if self.client.augment is not None:
                 augmenter = torch.Generator().manual_seed(sequential.seed((*task.key, "augment")))
             for epoch in range(self.client.epochs):
-                order, first = sequential.order(task.key, epoch, n), epoch * self.per_epoch[k] * rows
-                for name, column in own.items():
-                    if name not in columns:
-                        shape = (len(self.tasks), self.most * rows, *column.shape[1:])
-                        columns[name] = self._allocate(shape, column.dtype, self)
-                    into = columns[name][k, first : first + n]
-                    torch.index_select(column, 0, order, out=into)
+                order, first = sequential.order(task.key, epoch, n).numpy(), epoch * self.per_epoch[k] * rows
+                for name, into in filled.items():
+                    column = task.data[name].astype(into.dtype, copy=False)
+                    column.take(order, 0, into[k, first : first + n], "clip")  # an order has nothing to clip
                     if n % rows:
-                        columns[name][k, first + n : first + self.per_epoch[k] * rows] = 0
-                    if name == "x" and augmenter is not None:
-                        for batch in torch.split(into, rows):
-                            batch.copy_(self.client.augment(batch.clone(), augmenter))  # type: ignore[misc]
+                        into[k, first + n : first + self.per_epoch[k] * rows] = 0
+                if augmenter is not None:
+                    for batch in torch.split(columns["x"][k, first : first + n], rows):
+                        batch.copy_(self.client.augment(batch.clone(), augmenter))  # type: ignore[misc]
         return {name: self._ended(column) for name, column in columns.items()}
+
+    def _column(self, like: np.ndarray) -> Tensor:
+        """Memory for a column of all clients."""
+        dtype = self.dtype if like.dtype.kind == "f" else torch.from_numpy(like[:0].copy()).dtype
+        return self._allocate((len(self.tasks), self.most * self.client.batch_size, *like.shape[1:]), dtype, self)
 
     def _ended(self, column: Tensor) -> Tensor:
         """``column [K, T * rows, ...]`` with 0 where a client has no step any more."""
@@ -183,7 +192,7 @@ class Group:
         if self.pulls[0] is not None:
             pulls = [(pull[f"{path}.weight"], pull.get(f"{path}.bias")) for pull in self.pulls if pull is not None]
         heights = [steps * self.client.batch_size for steps in self.steps]
-        return Dense(weight, bias, x, g, pulls, self.client.batch_size, heights, fed, self.low)
+        return Dense(weight, bias, x, g, pulls, self.client.batch_size, heights, fed, self.low, self.threads)
 
     # ------------------------------------------------------------------------------------------------- the training
 
