@@ -70,6 +70,7 @@ class Settings:
     Attributes:
         partition: who has which rows: "natural", "dirichlet:0.1", "shards:2" ...; see ``duetto data show``.
         users: invented users, where the partition invents them.
+        model: of the task's pair, "small" or "large".
         rounds: of every algorithm.
         cohort: devices a round.
         epochs, batch_size: of a device's training.
@@ -83,6 +84,7 @@ class Settings:
 
     partition: str = "natural"
     users: int = 100
+    model: str = "small"
     rounds: int = 100
     cohort: int = 50
     epochs: int = 1
@@ -98,6 +100,8 @@ class Settings:
     def __post_init__(self) -> None:
         if min(self.rounds, self.cohort, self.users, self.points) < 1:
             raise ConfigError(f"{self.rounds} rounds with {self.cohort} of {self.users} devices", "use at least one")
+        if self.model not in ("small", "large"):
+            raise ConfigError(f"no model of a pair is called {self.model!r}", 'use "small" or "large"')
         if self.up not in WIRES:
             raise ConfigError(f"no codec is called {self.up!r}", f"use one of {', '.join(WIRES)}")
 
@@ -197,9 +201,10 @@ def world(task: str, settings: Settings, seed: int) -> World:
             train[user] = Rows(people.x[rows], people.y[rows])
     held = np.sort(parts["held"][mine["device"][parts["held"]]])
     unseen = np.flatnonzero(mine["unseen"])
+    net = given.small if settings.model == "small" else given.large
     return World(
-        given.small,
-        given.small.init(seed),
+        net,
+        net.init(seed),
         train,
         (Rows(people.x[held], people.y[held]), names[people.user[held]]),
         (Rows(people.x[unseen], people.y[unseen]), names[people.user[unseen]]),

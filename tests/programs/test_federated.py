@@ -11,6 +11,7 @@ from duetto.errors import ConfigError, DataError
 from duetto.evaluation import users
 from duetto.programs import federated
 from duetto.programs.federated import Comparison, Outcome, Settings
+from duetto.tasks import load
 from duetto.training import Sequential
 
 SETTINGS = Settings(partition="dirichlet:0.5", users=20, rounds=3, cohort=5, alone_epochs=1, central_epochs=1)
@@ -88,3 +89,10 @@ def test_senseless_settings_are_refused(tmp_path: Path) -> None:
         Settings(rounds=0)
     with pytest.raises(ConfigError, match="no codec"):
         Settings(up="int3")
+    with pytest.raises(ConfigError, match="no model"):
+        Settings(model="middle")
+
+
+@pytest.mark.parametrize("model", ["small", "large"])
+def test_either_model_of_the_pair_is_trained(model: str) -> None:
+    assert federated.world("digits", replace(SETTINGS, model=model), 0).net == getattr(load("digits", 0), model)

@@ -43,6 +43,9 @@ _ONE: Mapping[type, Callable[..., Any]] = {
     nn.Conv2d: _conv,
     nn.Conv3d: _conv,
     nn.LSTM: _lstm,
+    nn.Embedding: lambda layer, params, x: functional.embedding(
+        x, params["weight"], layer.padding_idx, layer.max_norm, layer.norm_type, layer.scale_grad_by_freq, layer.sparse
+    ),
     nn.Linear: lambda layer, params, x: functional.linear(x, params["weight"], params.get("bias")),
     nn.LayerNorm: lambda layer, params, x: functional.layer_norm(
         x, layer.normalized_shape, params.get("weight"), params.get("bias"), layer.eps
