@@ -67,6 +67,7 @@ def federated() -> click.Command:
     ) -> None:
         """Algorithms of federated learning: same people, same rounds, one table."""
         from duetto.cli import executors
+        from duetto.evaluation import records, report
         from duetto.programs import federated, runs
 
         names = (*BASELINES, *METHODS) if algorithms == "all" else tuple(algorithms.split(","))
@@ -76,11 +77,17 @@ def federated() -> click.Command:
         if fresh:
             runs.forget(into)
         with console.stoppable(running.STOPPED), console.Progressing() as progress:
-            found = federated.lines(federated.compare(what, into, progress))
+            outcomes = federated.compare(what, into, progress)
+        found, page = federated.lines(outcomes), into / "report.html"
+        federated.result(what, into.name, outcomes).save(into / "result.json")
+        records.write(into / "records.jsonl", [])
+        report.write(into, page)
         if as_json:
             console.emit({"task": task, "settings": asdict(settings), "lines": [asdict(line) for line in found]})
         else:
-            console.out().print(table(found, f"{task}, {settings.partition}, {settings.rounds} rounds"))
+            title = f"{task}, {settings.partition}, {settings.rounds} rounds: %, means over users"
+            console.out().print(table(found, title))
+            console.out().print(f"\nReport: {page}", soft_wrap=True, markup=False)
 
     single = typer.Typer(add_completion=False, rich_markup_mode="rich")
     single.command("federated", epilog=EXAMPLES)(flags.taking(run, flags.of(Settings)))
@@ -91,19 +98,10 @@ def table(found: list[Line], title: str) -> Table:
     """The lines for a terminal; what is best stands out."""
     from rich.table import Table
 
-    shown = Table(title=title, box=None, header_style="bold", title_justify="left")
-    shown.add_column("")
-    for column in (
-        "held-back rows",
-        "unseen users",
-        "worst 10 %",
-        "over fedavg",
-        "to central",
-        "kB up",
-        "kB down",
-        "s",
-    ):
-        shown.add_column(column, justify="right")
+    shown = Table(title=title, box=None, header_style="bold", title_justify="left", padding=(0, 2, 0, 0))
+    shown.add_column("", no_wrap=True)
+    for column in ("held", "unseen", "worst", "over fedavg", "to central", "kB up"):
+        shown.add_column(column, justify="right", no_wrap=True)
     for line in found:
         if line.diverged:
             shown.add_row(line.name, f"[red]{line.diverged}[/]")
@@ -113,18 +111,17 @@ def table(found: list[Line], title: str) -> Table:
             *(_percent(value) for value in (line.held, line.unseen, line.worst)),
             _interval(line.gain),
             _interval(line.gap),
-            *(f"{value / 1000:,.1f}" if value else "" for value in (line.up_bytes, line.down_bytes)),
-            f"{line.seconds:.0f}" if line.seconds else "",
+            f"{line.up_bytes / 1000:,.1f}" if line.up_bytes else "",
         )
     return shown
 
 
 def _percent(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.1%}"
+    return "" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def _interval(value: tuple[float, float, float] | None) -> str:
     if value is None:
         return ""
     middle, low, high = (100 * each for each in value)
-    return f"{middle:+.2f} ({low:+.2f} to {high:+.2f})"
+    return f"{middle:+.1f} ({low:.0f}, {high:.0f})"

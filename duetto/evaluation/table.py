@@ -149,7 +149,7 @@ def text(column: Column, value: Value | None) -> tuple[str, str]:
         return "–", ""
     if isinstance(value, Interval):
         low, high = _number(column, value.low), _number(column, value.high)
-        return _number(column, value.value), f"{low} to {high}" if column.signed else f"{low}–{high}"
+        return _number(column, value.value), f"{low} to {high}" if column.signed or value.low < 0 else f"{low}–{high}"
     return _number(column, value), ""
 
 

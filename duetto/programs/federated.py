@@ -21,6 +21,8 @@ from duetto import algorithms, codecs, training
 from duetto import tree as trees
 from duetto.errors import ConfigError, DataError
 from duetto.evaluation import users
+from duetto.evaluation.result import Result
+from duetto.evaluation.table import Interval, Row, Value
 from duetto.evaluation.users import PerUser
 from duetto.models import Net
 from duetto.policies import Uniform
@@ -448,6 +450,51 @@ def lines(found: Sequence[Outcome]) -> list[Line]:
         )
 
     return [line(name) for name in names]
+
+
+def result(what: Comparison, name: str, found: Sequence[Outcome]) -> Result:
+    """What the page shows: a row an algorithm, and the learning curves, a mean over seeds with their range."""
+    rows = []
+    for line in lines(found):
+        values: dict[str, Value] = {"accuracy": line.held, "unseen users, %": 100 * line.unseen}
+        values |= {"worst_accuracy": line.worst}
+        for key, interval in (("points over fedavg", line.gain), ("points below centralised", line.gap)):
+            if interval is not None:
+                values[key] = Interval(*(100 * value for value in interval))
+        if line.up_bytes:
+            values |= {"kB up a device and round": line.up_bytes / 1e3, "kB down": line.down_bytes / 1e3}
+        rows.append(Row(line.name, {key: value for key, value in values.items() if not _missing(value)}))
+    best = max(
+        (row for row in rows if row.name in METHODS), key=lambda row: _value(row.values["accuracy"]), default=None
+    )
+    headline = "" if best is None else f"{best.name} reaches {_value(best.values['accuracy']):.1%} on held-back rows"
+    return Result(name, what.task, what.seeds, headline, rows, rounds=_curves(found), notes=_failures(found))
+
+
+def _curves(found: Sequence[Outcome]) -> list[dict[str, float]]:
+    rounds: dict[int, dict[str, float]] = {}
+    for name in dict.fromkeys(each.name for each in found):
+        seeds = [{int(point[0]): point[1] for point in each.curve} for each in found if each.name == name]
+        for step in sorted(set.intersection(*map(set, seeds))):
+            values = [curve[step] for curve in seeds]
+            told = {"": float(np.mean(values)), "_low": min(values), "_high": max(values)}
+            entry = rounds.setdefault(step, {"round": step})
+            entry |= {f"{name}_accuracy{end}": value for end, value in told.items()}
+    return [rounds[step] for step in sorted(rounds)]
+
+
+def _failures(found: Sequence[Outcome]) -> list[str]:
+    told = [f"{each.name}, seed {each.seed}: {each.diverged}" for each in found if each.diverged]
+    failed = sum(each.failed for each in found)
+    return told + ([f"{failed} answers of devices failed or were rejected"] if failed else [])
+
+
+def _value(value: Value) -> float:
+    return value.value if isinstance(value, Interval) else value
+
+
+def _missing(value: Value) -> bool:
+    return bool(np.isnan(_value(value)))
 
 
 def _difference(before: Sequence[Outcome] | None, after: Sequence[Outcome] | None) -> tuple[float, float, float] | None:

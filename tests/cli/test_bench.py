@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 QUICK = ("bench", "federated", "--rounds", "2", "--cohort", "3", "--seeds", "0", "--alone-epochs", "1",
@@ -13,8 +14,18 @@ def test_a_table_and_json_say_the_same(run: Callable[..., Any]) -> None:
     assert "fedprox" in shown
     found = json.loads(run(*QUICK, "--json").out)
     assert [line["name"] for line in found["lines"]] == ["start", "fedavg", "fedprox"]
-    assert f"{found['lines'][1]['held']:.1%}" in shown
+    assert f"{100 * found['lines'][1]['held']:.1f}" in shown
     assert found["settings"]["rounds"] == 2
+
+
+def test_the_page_shows_every_algorithm_and_its_curve(run: Callable[..., Any]) -> None:
+    page = Path(run(*QUICK).out.rpartition("Report: ")[2].strip())
+    result = json.loads((page.parent / "result.json").read_text())
+    assert [row["name"] for row in result["rows"]] == ["start", "fedavg", "fedprox"]
+    assert [entry["round"] for entry in result["rounds"]] == [1, 2]
+    held = json.loads((page.parent / "fedavg-seed-0.json").read_text())["curve"][1][1]
+    assert result["rounds"][1]["fedavg_accuracy"] == held
+    assert "fedprox" in page.read_text()
 
 
 def test_unknown_names_are_one_line(run: Callable[..., Any]) -> None:
