@@ -9,6 +9,7 @@ for each algorithm and seed; what is there is not done again.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -77,6 +78,7 @@ class Settings:
         cohort: devices a round.
         epochs, batch_size: of a device's training.
         lr, momentum: of a device's steps.
+        schedule: of ``lr`` over the rounds: "constant", or "cosine", which falls to 2 % in ten stairs.
         up: the codec of the way up.
         network: between devices and cloud.
         alone_epochs: passes of a device that trains alone.
@@ -93,6 +95,7 @@ class Settings:
     batch_size: int = 16
     lr: float = 0.1
     momentum: float = 0.0
+    schedule: str = "constant"
     up: str = "float32"
     network: str = "constant-10"
     alone_epochs: int = 20
@@ -104,6 +107,8 @@ class Settings:
             raise ConfigError(f"{self.rounds} rounds with {self.cohort} of {self.users} devices", "use at least one")
         if self.model not in ("small", "large"):
             raise ConfigError(f"no model of a pair is called {self.model!r}", 'use "small" or "large"')
+        if self.schedule not in ("constant", "cosine"):
+            raise ConfigError(f"no schedule is called {self.schedule!r}", 'use "constant" or "cosine"')
         if self.up not in WIRES:
             raise ConfigError(f"no codec is called {self.up!r}", f"use one of {', '.join(WIRES)}")
 
@@ -242,7 +247,6 @@ def learn(
 ) -> Outcome:
     """Rounds of one algorithm on a simulated fleet; ``changed`` may replace its parts."""
     plain = algorithm(name, here, settings, more, executor)
-    made = changed(plain)
     every = max(1, settings.rounds // settings.points)
     curve: list[tuple[float, ...]] = []
 
@@ -261,7 +265,13 @@ def learn(
             data=here.train.__getitem__,
         ),
         device=Party(skills=(type(plain.client),)),
-        cloud=rounds(made, steps=settings.rounds, seed=seed, measure=here.accuracy, every=every),
+        cloud=rounds(
+            lambda step: changed(_slowed(plain, settings, step)),
+            steps=settings.rounds,
+            seed=seed,
+            measure=here.accuracy,
+            every=every,
+        ),
         network=settings.network,
         seed=seed,
         on_record=heard,
@@ -281,6 +291,18 @@ def learn(
         sum(int(record.metrics["failed"]) for record in log.records),
         diverged,
     )
+
+
+def _slowed(made: Algorithm, settings: Settings, step: int, stairs: int = 10) -> Algorithm:
+    """The algorithm with the learning rate of a round."""
+    if settings.schedule == "constant":
+        return made
+    share = min(stairs * step // settings.rounds, stairs - 1) / (stairs - 1)
+    lr = settings.lr * (0.02 + 0.98 * (1 + math.cos(math.pi * share)) / 2)
+    client = made.client
+    assert isinstance(client, Client)
+    assert isinstance(client.optimiser, SGD)
+    return replace(made, client=replace(client, optimiser=replace(client.optimiser, lr=lr)))
 
 
 def baseline(name: str, here: World, settings: Settings, seed: int, executor: Executor, progress: Progress) -> Outcome:

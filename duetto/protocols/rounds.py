@@ -20,7 +20,7 @@ Measure = Callable[[Tree], Mapping[str, float]]
 
 
 def rounds(
-    algorithm: Algorithm,
+    algorithm: Algorithm | Callable[[int], Algorithm],
     *,
     steps: int,
     seed: int = 0,
@@ -32,7 +32,8 @@ def rounds(
     """The cloud's role of learning together for so many rounds; logs one record a round.
 
     Args:
-        algorithm: both sides, and everything between them.
+        algorithm: both sides, and everything between them; or a function of the round, from 0, where something changes
+            on the way, such as a learning rate that falls. What is remembered must fit all of them.
         steps: rounds in all, those before a resumed one included.
         seed: of cohorts and local training.
         deadline: seconds after which a round goes on without those who have not answered.
@@ -40,12 +41,15 @@ def rounds(
         measure: numbers about the parameters, for the record, after every ``every`` rounds and the last one.
     """
 
+    def at(step: int) -> Algorithm:
+        return algorithm if isinstance(algorithm, Algorithm) else algorithm(step)
+
     async def role(fleet: Group, local: Local) -> AsyncIterator[Record]:
         if "params" not in local.memory:
-            local.memory = begun(algorithm, local.memory)
+            local.memory = begun(at(0), local.memory)
         for step in range(int(local.memory["rounds"]["step"]), steps):
             key = (seed, "round", step)
-            local.memory, record = await one_round(algorithm, fleet, local.memory, key, deadline, enough)
+            local.memory, record = await one_round(at(step), fleet, local.memory, key, deadline, enough)
             if measure is not None and ((step + 1) % every == 0 or step + 1 == steps):
                 record = record.measuring(**measure(local.memory["params"]))
             yield record

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,8 @@ def test_senseless_settings_are_refused(tmp_path: Path) -> None:
         Settings(rounds=0)
     with pytest.raises(ConfigError, match="no codec"):
         Settings(up="int3")
+    with pytest.raises(ConfigError, match="no schedule"):
+        Settings(schedule="linear")
     with pytest.raises(ConfigError, match="no model"):
         Settings(model="middle")
 
@@ -96,3 +99,19 @@ def test_senseless_settings_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["small", "large"])
 def test_either_model_of_the_pair_is_trained(model: str) -> None:
     assert federated.world("digits", replace(SETTINGS, model=model), 0).net == getattr(load("digits", 0), model)
+
+
+def test_a_schedule_lowers_the_rate_in_ten_stairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+
+    def rounds(algorithm: Any, **more: Any) -> Any:
+        rates.extend(algorithm(step).client.optimiser.lr for step in range(20))
+        return real(algorithm, **more)
+
+    real = federated.rounds
+    monkeypatch.setattr(federated, "rounds", rounds)
+    settings = replace(SETTINGS, rounds=20, schedule="cosine", lr=0.5)
+    here = federated.world("digits", settings, 0)
+    federated.learn("fedavg", here, replace(settings, points=1), 0, {}, Sequential(), lambda *a: None)
+    stairs = 0.5 * (0.02 + 0.98 * (1 + np.cos(np.pi * np.arange(10) / 9)) / 2)
+    assert rates == pytest.approx(np.repeat(stairs, 2))

@@ -1,6 +1,6 @@
 """Federated rounds on a tiny problem whose every number numpy knows: the mean of what devices hold."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -91,7 +91,12 @@ START = {"w": np.array([10.0, -10.0, 0.0])}
 PLAIN = Algorithm(Pull(), START, Step(), Mean(), Everyone(), Gate(norm=None), Plain())
 
 
-def learned(algorithm: Algorithm, steps: int = 4, network: Network | str = "constant-10", **more: Any) -> Log:
+def learned(
+    algorithm: Algorithm | Callable[[int], Algorithm],
+    steps: int = 4,
+    network: Network | str = "constant-10",
+    **more: Any,
+) -> Log:
     everyone = fleet(
         "phones", USERS, examples=[len(points(name)) for name in USERS], data=lambda name: (name, points(name))
     )
@@ -122,6 +127,18 @@ def test_rounds_are_federated_averaging():
         assert (record.metrics["cohort"], record.metrics["failed"]) == (8, 0)
         assert "failures" not in record.metrics
     assert log.seconds == pytest.approx(sum(record.cost.seconds for record in log.records))
+
+
+def test_an_algorithm_may_change_with_the_round():
+    everyone, one = PLAIN, replace(PLAIN, cohort=InTurn())
+    log = learned(lambda step: everyone if step < 2 else replace(everyone, client=Pull((("u3", "nan"),))))
+    others = [name for name in USERS if name != "u3"]
+    expected = by_hand(2, others, by_hand(2, USERS))
+    assert log.memory["cloud"]["params"]["w"] == pytest.approx(expected, rel=1e-12)
+    assert [record.metrics["failed"] for record in log.records] == [0, 0, 1, 1]
+    assert (
+        learned(lambda step: one).memory["cloud"]["params"]["w"] == learned(one).memory["cloud"]["params"]["w"]
+    ).all()
 
 
 def test_bytes_of_a_round_are_those_of_its_messages():
