@@ -31,7 +31,7 @@ from duetto.policies import (
     Threshold,
     Uniform,
 )
-from duetto.types import Aggregator, Chain, Codec, Held, Policy
+from duetto.types import Aggregator, Chain, Codec, Held, Outcomes, Policy
 
 KINDS = {"codec": Codec, "aggregator": Aggregator, "policy": Policy}
 EXAMPLES: dict[type, list[Any]] = {
@@ -62,7 +62,11 @@ EXAMPLES: dict[type, list[Any]] = {
     GeometricMedian: [GeometricMedian(), GeometricMedian(5, 0.1, weighted=True)],
     CentredClip: [CentredClip(0.1), CentredClip(100.0, 1)],
     Threshold: [Threshold(0.7), Threshold(1.5, "energy"), Threshold(float("inf"))],
-    Calibrated: [Calibrated(), Calibrated("energy", 5.0, "example", 0.5)],
+    Calibrated: [
+        Calibrated(),
+        Calibrated("energy", 5.0, "example", 0.5, "vector"),
+        Calibrated("margin", scaling="isotonic"),
+    ],
     Budgeted: [
         Budgeted(Calibrated(), 0.3),
         Budgeted(Threshold(0.5, "energy"), 0.0),
@@ -81,6 +85,7 @@ ITEMS, CLASSES = 23, 4
 DRAW = np.random.default_rng(7)
 LOGITS = DRAW.normal(size=(ITEMS, CLASSES)) * 3
 LABELS = np.where(DRAW.random(ITEMS) < 0.8, LOGITS.argmax(axis=1), 0)
+OUTCOMES = Outcomes.of_classifiers(LOGITS, None, LABELS, np.arange(ITEMS) % 5)
 
 
 @cache
@@ -117,7 +122,7 @@ def states(part: Any) -> list[Any]:
     """A policy with its first state, and with a fitted one where it can be fitted; nobody can write to them."""
     held = [Held.of(part)]
     if isinstance(part, Calibrated | Budgeted):
-        held.append(part.fit(LOGITS, LABELS, np.arange(ITEMS) % 5))
+        held.append(part.fit(OUTCOMES))
     for each in held:
         trees.map(lambda leaf: leaf.setflags(write=False), each.state)
     return held
