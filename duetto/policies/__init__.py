@@ -9,6 +9,9 @@ from duetto.policies.least_available import LeastAvailable
 from duetto.policies.oort import Oort
 from duetto.policies.over_selected import OverSelected
 from duetto.policies.power_of_choice import PowerOfChoice
+from duetto.policies.promises import PROMISES
+from duetto.policies.risk import RiskControlled, promised
+from duetto.policies.scaling import SCALINGS
 from duetto.policies.scores import SCORES, Scored, confidence
 from duetto.policies.threshold import Threshold
 
@@ -24,13 +27,17 @@ __all__ = [
     "OnlyOnDevice",
     "Oort",
     "OverSelected",
+    "PROMISES",
     "Poisson",
     "PowerOfChoice",
     "PreferInCloud",
     "PreferOnDevice",
+    "RiskControlled",
+    "SCALINGS",
     "SCORES",
     "Scored",
     "Threshold",
     "Uniform",
     "confidence",
+    "promised",
 ]
