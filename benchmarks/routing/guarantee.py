@@ -38,7 +38,7 @@ class Pool:
     """Every threshold of the pool, falling, at which a gap changes; the first asks always.
 
     Attributes:
-        gaps, lost: [steps, users] signed gaps, and what is lost without what is won.
+        gaps, lost: [steps, users] signed gaps, and the largest of them on the way down.
         squares: [steps, users] sum of the squared gains of what is kept.
         count: [users] items.
         asked: [steps] share of inputs below the next change, so the least that is asked with these gaps.
@@ -61,12 +61,13 @@ class Pool:
         steps = np.unique(group[gain != 0])
         at = np.searchsorted(steps, group)[gain != 0] + 1
         columns = []
-        for values in (gain / count[users], np.maximum(gain, 0) / count[users], gain**2):
+        for values in (gain / count[users], gain**2):
             table = np.zeros((len(steps) + 1, len(count)))
             np.add.at(table, (at, users[gain != 0]), values[gain != 0])
             columns.append(table.cumsum(axis=0))
         kept = np.append(np.searchsorted(group, steps), len(group)) / len(group)
-        return cls(*columns, count, 1 - kept)
+        gaps, squares = columns
+        return cls(gaps, np.maximum.accumulate(gaps, axis=0), squares, count, 1 - kept)
 
 
 def last_passed(passes, tables: list[np.ndarray]) -> int:
@@ -197,8 +198,8 @@ def main() -> None:
             found = outcomes(task, asked.models, seed)
             pool = Pool.of(found)
             print(
-                f"\n{task}, seed {seed}: small {found.shares @ found.small:.2%}, large {found.shares @ found.large:.2%} by "
-                f"user, {len(pool.count)} users, {len(found)} items; {asked.draws} draws; shortcut off by "
+                f"\n{task}, seed {seed}: small {found.shares @ found.small:.2%}, large {found.shares @ found.large:.2%} "
+                f"by user, {len(pool.count)} users, {len(found)} items; {asked.draws} draws; shortcut off by "
                 f"{100 * agrees(found, pool, (seed, task)):.2f} points; 300 users calibrate in "
                 f"{1e3 * calibration_seconds(found):.0f} ms"
             )

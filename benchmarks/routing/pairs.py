@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def _columns(data: Any, rows: np.ndarray, small: Any, large: Any) -> dict[str, n
 
 def _crossed(name: str, seed: int, folds: int = 5) -> dict[str, np.ndarray]:
     from sklearn.ensemble import RandomForestClassifier
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
     from sklearn.svm import SVC
 
@@ -80,7 +82,8 @@ def _crossed(name: str, seed: int, folds: int = 5) -> dict[str, np.ndarray]:
         else:
             small = MLPClassifier((8,), max_iter=200, random_state=seed)
             large = RandomForestClassifier(200, random_state=seed)
-        small.fit(reduced[train], data.y[train])
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # early or not, it is one pair
+            small.fit(reduced[train], data.y[train])
         large.fit(x[train], data.y[train])
         shares = small.predict_proba(reduced[test])
         logits["small"][np.ix_(test, small.classes_)] = np.log(np.maximum(shares, 1e-12))

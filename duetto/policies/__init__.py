@@ -1,10 +1,12 @@
-"""Whatever decides: answer or ask, by a threshold, a calibration, a budget or availability; and who is in a cohort."""
+"""Whatever decides: answer or ask, by a threshold, a promise, a budget or availability; and who is in a cohort."""
 
+from duetto.policies.audited import Audited
 from duetto.policies.availability import MODES, OnlyInCloud, OnlyOnDevice, PreferInCloud, PreferOnDevice
 from duetto.policies.budgeted import Budgeted
 from duetto.policies.calibrated import Calibrated
 from duetto.policies.cohorts import BySize, Everyone, Poisson, Uniform
 from duetto.policies.deadline import Deadline
+from duetto.policies.drift import DETECTORS, Watched
 from duetto.policies.least_available import LeastAvailable
 from duetto.policies.oort import Oort
 from duetto.policies.over_selected import OverSelected
@@ -16,9 +18,11 @@ from duetto.policies.scores import SCORES, Scored, confidence
 from duetto.policies.threshold import Threshold
 
 __all__ = [
+    "Audited",
     "Budgeted",
     "BySize",
     "Calibrated",
+    "DETECTORS",
     "Deadline",
     "Everyone",
     "LeastAvailable",
@@ -38,6 +42,7 @@ __all__ = [
     "Scored",
     "Threshold",
     "Uniform",
+    "Watched",
     "confidence",
     "promised",
 ]

@@ -5,8 +5,9 @@ quality of the answer that was given), signed, -1..1; asking always has gap 0. U
 population; their items need not be. The excess risk is the mean gap of the population.
 
 - ``expected``: E[gap of a new user] <= target, also over the draw of the calibration users. Conformal risk control
-  (Angelopoulos, Bates, Fisch, Lei & Schuster 2022, arXiv 2208.02814); its loss must not fall when more is kept, so that
-  it counts what is lost and nothing that is won, which is at least the gap.
+  (Angelopoulos, Bates, Fisch, Lei & Schuster 2022, arXiv 2208.02814). Its loss must not fall when more is kept, and a
+  gap does, where the small model is right and the large one wrong. So a user's loss at a threshold is the largest gap
+  that it has at any threshold from "always ask" down to this one: it only rises, and is at least the gap.
 - ``confident``: excess risk <= target with probability 1 - delta. A betting test (Waudby-Smith & Ramdas 2020, arXiv
   2010.09686) of "the excess risk is above the target", with the fixed sequence of Learn-then-Test (Angelopoulos, Bates,
   Candes, Jordan & Lei 2021, arXiv 2110.01052). No user loses more than ``worst_user``: 1 assumes nothing.
@@ -120,7 +121,7 @@ class Terms:
         if self.worst_user is not None:
             return np.full(gaps.shape[:-1], self.worst_user)
         if self.promise == "approximate":
-            return np.maximum(INVENTED, gaps.max(axis=-1, initial=0.0))
+            return np.asarray(np.maximum(INVENTED, gaps.max(axis=-1, initial=0.0)))
         return np.ones(gaps.shape[:-1])
 
 
@@ -226,7 +227,11 @@ def t_quantile(level: float, degrees: int) -> float:
 
 
 def descend(
-    scores: np.ndarray, losses: np.ndarray, users: np.ndarray, passes: Callable[[np.ndarray], np.ndarray]
+    scores: np.ndarray,
+    losses: np.ndarray,
+    users: np.ndarray,
+    passes: Callable[[np.ndarray], np.ndarray],
+    rising: bool = False,
 ) -> tuple[float, np.ndarray]:
     """The lowest threshold down to which everything from "always ask" passes, and the users' gaps there.
 
@@ -237,6 +242,7 @@ def descend(
         losses: ``[n]`` what keeping the item adds to a mean over its user's items that is otherwise 0.
         users: ``[n]`` 0..u-1, all of which occur; their order is that of the gaps.
         passes: from gaps ``[k, u]`` to bool ``[k]``.
+        rising: whether the largest gap on the way down counts, each user's own.
 
     Returns:
         A score, or inf where nothing passes; gaps ``[u]``.
@@ -247,7 +253,7 @@ def descend(
     if not np.isfinite(scores).all():
         raise DataError("scores that are NaN or infinite", "leave these items out; a score must tell who is surer")
     count = np.bincount(users)
-    now = np.zeros(len(count))
+    now = most = np.zeros(len(count))
     if not passes(now[None])[0]:
         return math.inf, now
     order = np.argsort(-scores, kind="stable")
@@ -266,10 +272,14 @@ def descend(
         np.add.at(gaps, (np.searchsorted(chunk, at[inside]), owner[inside]), added[inside])
         gaps[0] += now
         np.cumsum(gaps, axis=0, out=gaps)
+        now = gaps[-1].copy()
+        if rising:
+            np.maximum(gaps[0], most, out=gaps[0])
+            np.maximum.accumulate(gaps, axis=0, out=gaps)
         good = passes(gaps)
         if not good.all():
             first = int(np.argmin(good))
             failed = int(chunk[first])
-            return (float(falling[starts[failed] - 1]) if failed else math.inf), gaps[first - 1] if first else now
-        now, begin, rows = gaps[-1], begin + rows, max(1, min(2 * rows, _ENTRIES // len(count)))
-    return float(falling[-1]), now
+            return (float(falling[starts[failed] - 1]) if failed else math.inf), gaps[first - 1] if first else most
+        most, begin, rows = gaps[-1], begin + rows, max(1, min(2 * rows, _ENTRIES // len(count)))
+    return float(falling[-1]), most

@@ -98,8 +98,7 @@ class RiskControlled(Policy[Mapping[str, Any]]):
             outcomes, users = outcomes.rows(~first), users[~first] - users[~first].min()
         assert isinstance(self.inner, Scored)
         scores = np.asarray(self.inner.scores(inner, outcomes.seen), np.float64)
-        losses = np.maximum(outcomes.gain, 0) if self.promise == "expected" else outcomes.gain
-        at, gaps = descend(scores, losses, users, self.terms.passes)
+        at, gaps = descend(scores, outcomes.gain, users, self.terms.passes, rising=self.promise == "expected")
         kept = float((scores >= at).mean())
         told = self._promise(gaps, at, kept, outcomes.users is not None, outcomes.labels is not None)
         return Held(self, {"inner": inner, **told})
