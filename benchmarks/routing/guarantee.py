@@ -97,6 +97,7 @@ def promises(worst_user: float) -> dict[str, tuple]:
     """What is compared: the name in the table, and what makes the terms of it."""
     return {
         "expected": ("expected", None, TARGETS),
+        f"expected, worst {worst_user:.0%}": ("expected", worst_user, TARGETS),
         f"confident, worst {worst_user:.0%}": ("confident", worst_user, TARGETS),
         "confident": ("confident", None, TARGETS),
         "approximate": ("approximate", None, TARGETS),
@@ -198,8 +199,9 @@ def main() -> None:
             found = outcomes(task, asked.models, seed)
             pool = Pool.of(found)
             print(
-                f"\n{task}, seed {seed}: small {found.shares @ found.small:.2%}, large {found.shares @ found.large:.2%} "
-                f"by user, {len(pool.count)} users, {len(found)} items; {asked.draws} draws; shortcut off by "
+                f"\n{task}, seed {seed}: small {found.shares @ found.small:.2%}, "
+                f"large {found.shares @ found.large:.2%} by user, {len(pool.count)} users, "
+                f"{len(found)} items; {asked.draws} draws; shortcut off by "
                 f"{100 * agrees(found, pool, (seed, task)):.2f} points; 300 users calibrate in "
                 f"{1e3 * calibration_seconds(found):.0f} ms"
             )

@@ -25,8 +25,8 @@ from duetto.types import Outcomes, rng
 TASKS = ("handwriting", "activity", "digits")
 
 
-def outcomes(name: str, folder: Path, seed: int = 0) -> Outcomes:
-    """What both models make of the pool of the task (or of ``shift``); users by name."""
+def outcomes(name: str, folder: Path, seed: int = 0, labelled: bool = True) -> Outcomes:
+    """What both models make of the pool of the task (or of ``shift``); users by name. Without labels, who agrees."""
     path = folder / f"{name}-{seed}.safetensors"
     if not path.exists():
         begin = time.perf_counter()
@@ -36,7 +36,9 @@ def outcomes(name: str, folder: Path, seed: int = 0) -> Outcomes:
         print(f"{name} seed {seed}: trained in {time.perf_counter() - begin:.0f} s, kept in {path}", file=sys.stderr)
     found = trees.decode(path.read_bytes())
     names = np.array(tasks.load("handwriting" if name == "shift" else name, seed).data.users)
-    return Outcomes.of_classifiers(found["small"], found["large"], found["labels"], names[found["users"]])
+    return Outcomes.of_classifiers(
+        found["small"], found["large"], found["labels"] if labelled else None, names[found["users"]]
+    )
 
 
 def _trained(name: str, seed: int) -> tuple[Any, np.ndarray, Any, Any]:

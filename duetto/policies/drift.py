@@ -138,8 +138,9 @@ class Watched(Policy[Mapping[str, Any]]):
 
     def _drifted(self, values: np.ndarray, new: int) -> bool:
         """Whether the detector that saw all these values one by one would raise an alarm at one of the last ``new``."""
-        from river import drift
+        import river.drift
 
+        drift: Any = river.drift  # has types in part only
         old, latest = values[:-new].tolist(), values[-new:].tolist()
         found: Any
         if self.detector == "kswin":
