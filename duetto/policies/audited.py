@@ -4,7 +4,7 @@ A calibration says nothing after a shift, but a disagreement with the large mode
 one right answer at most. So a share s of what would be kept is asked anyway: an *audit*. The threshold, on the scale
 0..1 of the ranks of the calibration scores, moves after every item by
 
-    step * (d / s - target),        d = loss of this item where it was audited, else 0,
+    step * (d / s - target),        d = factor * disagreement of this item where it was audited, else 0,
 
 which is online gradient descent on the quantile (adaptive conformal inference, Gibbs & Candes 2021, arXiv 2106.00170)
 with d / s in place of a loss that is only seen where it is paid for (inverse propensity; Horvitz & Thompson 1952).
@@ -14,7 +14,7 @@ nothing is kept, so that it is at most 1 + step / s. Hence after n items, each l
 
     mean of d / s  <=  target + (1 + step / s - t) / (step * n),
 
-and the mean loss is this in expectation. With a step of 0.002 it takes tens of thousands of items for this bound to
+and the mean of factor * disagreement over what is kept is this in expectation. With a step of 0.002 it takes tens of thousands of items for this bound to
 say much, and nothing is promised of a single user or of the next hundred items.
 """
 
@@ -55,6 +55,8 @@ class Audited(Policy[Mapping[str, Any]]):
         target: mean loss, 0..1.
         share: of the kept answers that are audited, between 0 and 1.
         step: how far an item moves the threshold, between 0 and 1.
+        factor: what a disagreement costs, 0..1; 1 is the worst case. Less is an assumption: that among the inputs of
+            tomorrow it costs no more than it was measured to cost.
 
     Raises:
         ConfigError: an inner policy without a score, or a number out of range.
@@ -64,6 +66,7 @@ class Audited(Policy[Mapping[str, Any]]):
     target: float
     share: float = 0.05
     step: float = 0.002
+    factor: float = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.inner, Scored):
@@ -73,6 +76,8 @@ class Audited(Policy[Mapping[str, Any]]):
         for name, value in (("share", self.share), ("step", self.step)):
             if not 0 < value < 1:
                 raise ConfigError(f"{name}={value}", "use a number between 0 and 1")
+        if not 0 < self.factor <= 1:
+            raise ConfigError(f"factor={self.factor}", "use a share above 0, at most 1")
 
     def init(self) -> Mapping[str, Any]:
         """Not fitted: always asks, and has nothing to audit."""
@@ -103,7 +108,7 @@ class Audited(Policy[Mapping[str, Any]]):
         audit = keep & np.array([rng((*key, "audit", first + i)).random() < self.share for i in range(seen.size)], bool)
         action = np.where(keep & ~audit, Action.STOP, Action.ASK).astype(np.int8)
         propensity = np.where(audit, self.share, np.where(keep, 1 - self.share, 1.0))
-        after = {"seen": np.array(first + seen.size), "audits": state["audits"] + audit.sum()}
+        after = {"seen": np.array(first + seen.size), "audits": np.asarray(state["audits"] + audit.sum())}
         why = f"rank against {float(state['threshold']):.4g}, {self.share:.4g} of the kept audited"
         return {**state, **after}, Move(action, propensity, why)
 
@@ -122,7 +127,7 @@ class Audited(Policy[Mapping[str, Any]]):
             raise DataError(
                 "a reward outside -1..1", "give the gain of asking: large model's quality less the small one's"
             )
-        paid, at = paid[heard] / self.share, float(state["threshold"])
+        paid, at = self.factor * paid[heard] / self.share, float(state["threshold"])
         for each in paid.tolist():
             at = max(0.0, at + self.step * (each - self.target))
         after = {"threshold": np.array(at), "learned": state["learned"] + len(paid), "paid": state["paid"] + paid.sum()}

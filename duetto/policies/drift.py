@@ -35,6 +35,10 @@ DETECTORS: tuple[str, ...] = get_args(Detector)
 SIGNALS = ("confidence", "disagreement")
 
 _SEED, _KSWIN = 0, 100  # river's KSWIN draws the values it compares with, from this many
+# The sum of deviations at which Page-Hinkley raises an alarm. Without a change it passes t with probability
+# exp(-2 * 0.005 * t / variance), so below 1e-3 for values in 0..1 of variance 0.035; river's 50 is never reached within
+# a window of 2,000 by a change of less than 0.07.
+_DEVIATION = 25.0
 _KEEP = 8  # times ``fresh``: the latest answers that are remembered while a promise cannot be made yet
 
 
@@ -147,7 +151,7 @@ class Watched(Policy[Mapping[str, Any]]):
             found = drift.KSWIN(window_size=_KSWIN, seed=_SEED, window=old[-_KSWIN:])
             old = []
         else:
-            found = drift.ADWIN() if self.detector == "adwin" else drift.PageHinkley()
+            found = drift.ADWIN() if self.detector == "adwin" else drift.PageHinkley(threshold=_DEVIATION)
         for value in old:
             found.update(value)
         for value in latest:
