@@ -14,8 +14,8 @@ nothing is kept, so that it is at most 1 + step / s. Hence after n items, each l
 
     mean of d / s  <=  target + (1 + step / s - t) / (step * n),
 
-and the mean of factor * disagreement over what is kept is this in expectation. With a step of 0.002 it takes tens of thousands of items for this bound to
-say much, and nothing is promised of a single user or of the next hundred items.
+and the mean of factor * disagreement over what is kept is this in expectation. With a step of 0.002 it takes tens of
+thousands of items for this bound to say much, and nothing is promised of a single user or of the next hundred items.
 """
 
 from __future__ import annotations
