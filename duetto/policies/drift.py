@@ -48,8 +48,8 @@ class Watched(Policy[Mapping[str, Any]]):
 
     If the promise of an inner ``RiskControlled`` cannot be made from them, it asks on and tries again after as many
     more. :meth:`learn` takes the gain of asking as reward, as :class:`~duetto.policies.audited.Audited` does; it
-    needs river. ``seen.traits["user"]`` (integers) says whose item each is; without it, every fresh answer counts as
-    a user of its own, and what is promised anew is about items like these.
+    needs river. ``seen.traits["user"]`` (integers from 0) says whose item each is; without it, or where there is one
+    user only, every fresh answer counts as a user of its own, and what is promised anew is about items like these.
 
     State: ``inner``; ``confidence`` and ``disagreement`` (values since the last alarm, newest last); ``new`` (how many
     of each were not looked at); ``asking`` (0 or 1); ``answers`` (logits ``[m, classes]``), ``gains`` and ``owners``
@@ -182,7 +182,7 @@ class Watched(Policy[Mapping[str, Any]]):
             large - gains,
             large,
             Seen(stage=1, answer=columns["answers"], size=count),
-            owners if (owners >= 0).all() else None,
+            owners if owners.min() >= 0 and owners.min() < owners.max() else None,
         )
         inner = self._fitted(outcomes)
         if math.isinf(float(inner["threshold"])) if "threshold" in inner else False:

@@ -78,19 +78,19 @@ class Terms:
     def passes(self, gaps: np.ndarray) -> np.ndarray:
         """``[...]`` bool: whether the promise may be made where users have these gaps ``[..., users]``."""
         if self.promise == "confident":
-            wealth = betting_wealth(gaps, self.target, self.delta, self._worst(gaps))
+            wealth = betting_wealth(gaps, self.target, self.delta, self.worst(gaps))
             return np.asarray(wealth >= -math.log(self.delta) - _SLACK)
         return np.asarray(self.bound(gaps) <= self.target + _SLACK)
 
     def bound(self, gaps: np.ndarray) -> np.ndarray:
         """``[...]`` the smallest target that could be promised of these gaps ``[..., users]``; 1 where none could."""
         if self.promise == "expected":
-            return crc_bound(gaps, self._worst(gaps))
+            return crc_bound(gaps, self.worst(gaps))
         if self.promise == "approximate":
-            return t_bound(gaps, self.delta, self._worst(gaps))
+            return t_bound(gaps, self.delta, self.worst(gaps))
         if self.promise == "quantile":
             return quantile_bound(gaps, self.delta, self.share)
-        return betting_bound(gaps, self.delta, self._worst(gaps))
+        return betting_bound(gaps, self.delta, self.worst(gaps))
 
     @property
     def needed(self) -> float:
@@ -117,7 +117,8 @@ class Terms:
             low, high = (low, middle) if self.passes(np.zeros(middle))[()] else (middle, high)
         return high
 
-    def _worst(self, gaps: np.ndarray) -> np.ndarray:
+    def worst(self, gaps: np.ndarray) -> np.ndarray:
+        """``[...]`` what no user is taken to lose more of, where users have these gaps ``[..., users]``."""
         if self.worst_user is not None:
             return np.full(gaps.shape[:-1], self.worst_user)
         if self.promise == "approximate":

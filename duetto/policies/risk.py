@@ -120,7 +120,7 @@ class RiskControlled(Policy[Mapping[str, Any]]):
         terms, always = self.terms, math.isinf(at)
         worst = terms.worst_user or 1.0
         if self.promise == "approximate" and self.worst_user is None:
-            worst = float(terms._worst(gaps))
+            worst = float(terms.worst(gaps))
         numbers = {
             "kind": PROMISES.index(self.promise),
             "target": self.target,

@@ -1,5 +1,6 @@
 """Watched: an alarm soon after a change, fresh answers, a new calibration that says so, and a state that is a tree."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,17 @@ def test_fresh_answers_are_what_was_heard_and_no_more_than_is_needed() -> None:
         held.learn(seen, held.choose(seen, ()), differs)
     assert len(held.state["gains"]) == 80
     assert int(held.state["asking"]) == 1
+
+
+@pytest.mark.parametrize(("owners", "by_user"), [(np.arange(60) % 6, 1), (np.zeros(60, int), 0), (None, 0)])
+def test_fresh_answers_of_several_users_are_by_user(owners: Any, by_user: int) -> None:
+    held = Held.of(Watched(RiskControlled(Calibrated(), "expected", 0.4), fresh=60))
+    held.state = {**held.state, "asking": np.array(1)}
+    seen, differs = drawn(60, 0.1, 1)
+    seen = replace(seen, traits=None if owners is None else {"user": owners})
+    held.learn(seen, held.choose(seen, ()), differs)
+    assert int(held.state["recalibrated"]) == 1
+    assert int(held.state["inner"]["promise"]["by_user"]) == by_user
 
 
 def test_a_signed_gain_is_a_pair_of_qualities() -> None:
