@@ -10,7 +10,7 @@ from __future__ import annotations
 import duetto as du
 from duetto.programs import closed_loop
 from duetto.programs.scoring import Models, scores
-from duetto.types import Held
+from duetto.types import Held, Outcomes
 
 
 def main(rounds: int = 60) -> dict[str, float]:
@@ -22,7 +22,7 @@ def main(rounds: int = 60) -> dict[str, float]:
     small = closed_loop.stored(pair.small)  # eight bits a weight, as a device stores it
     known, _ = task.group("calibration")
     policy = settings.policy.fit(
-        task.small.logits(small, known.x), known.y, large=task.large.logits(pair.large, known.x)
+        Outcomes.of_classifiers(task.small.logits(small, known.x), task.large.logits(pair.large, known.x), known.y)
     )
     log = du.simulate(
         device=closed_loop.device(task, settings),

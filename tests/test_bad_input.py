@@ -20,7 +20,7 @@ from duetto.simulation.fleet import fleet
 from duetto.tasks import Task, pair
 from duetto.training import SGD, Client, Sequential
 from duetto.tree import Tree
-from duetto.types import Chain, Key, Local, Party, Rows
+from duetto.types import Chain, Key, Local, Outcomes, Party, Rows
 
 # ------------------------------------------------------------------------------------------------ federated rounds
 
@@ -146,7 +146,7 @@ def lived(
     known = task.group("calibration")[0]
     small = stored(made["small"])
     policy = settings.policy.fit(
-        task.small.logits(small, known.x), known.y, large=task.large.logits(made["large"], known.x)
+        Outcomes.of_classifiers(task.small.logits(small, known.x), task.large.logits(made["large"], known.x), known.y)
     )
     bad = task.users["device"][0]
     return simulate(

@@ -14,7 +14,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-HEAVY = {"torch", "sklearn", "scipy", "onnx", "onnxruntime", "tensorboard", "typer", "rich", "httpx"}
+HEAVY = {"torch", "sklearn", "scipy", "river", "onnx", "onnxruntime", "tensorboard", "typer", "rich", "httpx"}
 PICKLES = {"_pickle", "cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 # Rooms that hold torch, or call rooms that do; every other module is imported without it.
 TORCH = ("models", "training", "attacks", "algorithms", "simulation", "programs", "worlds", "cloud", "device.learning")

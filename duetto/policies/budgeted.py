@@ -25,11 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from duetto.errors import ConfigError, DataError
+from duetto.errors import ConfigError
 from duetto.policies.scores import Scored
 from duetto.policies.threshold import sure, unanswered
-from duetto.tree import Array
-from duetto.types import Held, Key, Move, Policy, Seen
+from duetto.types import Held, Key, Move, Outcomes, Policy, Seen
 
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, spread evenly at every length
 
@@ -74,21 +73,17 @@ class Budgeted(Policy[Mapping[str, Any]]):
         """Nothing fitted or seen: the first item ranks in the middle."""
         return self._state(self.inner.init(), np.zeros(0))
 
-    def fit(
-        self, logits: Array, labels: Array | None = None, users: Array | None = None, large: Array | None = None
-    ) -> Held[Mapping[str, Any]]:
+    def fit(self, outcomes: Outcomes) -> Held[Mapping[str, Any]]:
         """Fit the inner policy where it can be, and start at the ``offload_rate`` quantile of these items' scores.
 
-        Arguments and errors are those of the inner ``fit``; an inner policy without one needs the logits only.
+        An inner policy that cannot be fitted reads what is seen of the items and nothing else of ``outcomes``.
 
         Raises:
-            DataError: no items.
+            Error: those of the inner ``fit``.
         """
         fit = getattr(self.inner, "fit", None)
-        inner = self.inner.init() if fit is None else fit(logits, labels, users, large).state
-        scores = np.sort(self._scores(inner, Seen(stage=1, answer=logits, size=len(logits))))
-        if not len(scores):
-            raise DataError("no calibration items", "give at least one")
+        inner = self.inner.init() if fit is None else fit(outcomes).state
+        scores = np.sort(self._scores(inner, outcomes.seen))
         thinned = scores[np.linspace(0, len(scores) - 1, min(len(scores), self.window)).round().astype(int)]
         # What leaves the window first is spread over all scores, so that what is left stays a fair sample.
         return Held(self, self._state(inner, thinned[np.argsort(np.arange(len(thinned)) * _GOLDEN % 1)]))

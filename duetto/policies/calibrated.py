@@ -1,10 +1,12 @@
 """A threshold chosen on calibration users, over probabilities that mean what they say.
 
-One temperature makes the probabilities honest (Guo et al. 2017). The threshold then is the cheapest one that can
-be reached from "always ask" without ever costing more accuracy than allowed: it descends and stops at the first
-failure, because the gap to the large model is not monotone in the threshold and the cheapest passing one is luck.
+The scaling makes the probabilities honest (see :mod:`duetto.policies.scaling`). The threshold then is the cheapest
+one that can be reached from "always ask" without ever costing more accuracy than allowed: it descends and stops at
+the first failure, because the gap to the large model is not monotone in the threshold and the cheapest passing one
+is luck.
 
-What is promised holds on the calibration data only; it carries no confidence for new users.
+What is promised holds on the calibration data only; it carries no confidence for new users. For that see
+:mod:`duetto.policies.risk`.
 """
 
 from __future__ import annotations
@@ -16,21 +18,30 @@ from typing import Literal
 
 import numpy as np
 
-from duetto.errors import ConfigError, DataError
+from duetto.errors import ConfigError
+from duetto.policies.scaling import (
+    Scaling,
+    fit_isotonic,
+    fit_temperature,
+    fit_top_temperature,
+    fit_vector,
+    known_scaling,
+    scaled_confidence,
+)
 from duetto.policies.scores import confidence
 from duetto.policies.threshold import known, sure, unanswered
 from duetto.tree import Array
-from duetto.types import Held, Key, Move, Policy, Seen
+from duetto.types import Held, Key, Move, Outcomes, Policy, Seen
 
-_COLDEST, _HOTTEST = 0.01, 100.0  # temperatures beyond these are a model that is always or never right
 _SLACK = 1e-12  # float64 sums of a million shares; a loss of just the tolerance passes
 
 
 @dataclass(frozen=True)
 class Calibrated(Policy[Mapping[str, Array]]):
-    """Stop where the score at the fitted temperature reaches the fitted threshold, else ask.
+    """Stop where the score after the fitted scaling reaches the fitted threshold, else ask.
 
-    State: ``temperature`` and ``threshold``, float64 scalars; before fitting 1 and inf, which always asks.
+    State: ``threshold`` (float64 scalar; inf before fitting, which always asks) and what the scaling has fitted:
+    ``temperature`` (scalar), ``weight`` and ``bias`` (``[classes]``), or ``knots`` and ``meaning`` (``[k]``).
 
     Args:
         score: one of :data:`duetto.policies.SCORES`.
@@ -38,18 +49,22 @@ class Calibrated(Policy[Mapping[str, Array]]):
         by: "user" counts every user the same, "example" every example.
         factor: without labels, points lost for each point of disagreement with the large model; 1 is the worst
             case, as a disagreement costs at most one right answer.
+        scaling: "temperature", "vector", "isotonic" or "none". With "isotonic" the score becomes the share that is
+            right among items of such a score, 0..1.
 
     Raises:
-        ConfigError: an unknown score or ``by``, or a negative number.
+        ConfigError: an unknown score, scaling or ``by``, or a negative number.
     """
 
     score: str = "max_softmax"
     tolerance_points: float = 0.5
     by: Literal["user", "example"] = "user"
     factor: float = 1.0
+    scaling: Scaling = "temperature"
 
     def __post_init__(self) -> None:
         known(self.score)
+        known_scaling(self.scaling)
         if self.by not in ("user", "example"):
             raise ConfigError(f"a mean by {self.by!r}", 'use "user" or "example"')
         for name, value in (("tolerance_points", self.tolerance_points), ("factor", self.factor)):
@@ -58,7 +73,12 @@ class Calibrated(Policy[Mapping[str, Array]]):
 
     def init(self) -> Mapping[str, Array]:
         """Not fitted: always asks."""
-        return {"temperature": np.array(1.0), "threshold": np.array(np.inf)}
+        unscaled: dict[str, Array] = {"temperature": np.array(1.0)}
+        if self.scaling == "vector":
+            unscaled = {"weight": np.array(1.0), "bias": np.array(0.0)}
+        elif self.scaling == "isotonic":
+            unscaled = {"knots": np.zeros(0), "meaning": np.zeros(0)}
+        return {**unscaled, "threshold": np.array(np.inf)}
 
     def choose(self, state: Mapping[str, Array], seen: Seen, key: Key) -> tuple[Mapping[str, Array], Move]:
         """Stop, go on or ask, item by item."""
@@ -68,55 +88,47 @@ class Calibrated(Policy[Mapping[str, Array]]):
         return state, sure(self.scores(state, seen) >= at, f"{self.score} against {at:.4g}")
 
     def scores(self, state: Mapping[str, Array], seen: Seen) -> np.ndarray:
-        """How sure each answer is at the fitted temperature, ``[n]``."""
-        return confidence(np.asarray(seen.answer, np.float64) / float(state["temperature"]), self.score)
+        """How sure each answer is after the fitted scaling, ``[n]``."""
+        return scaled_confidence(state, seen.answer, self.score)
 
-    def fit(
-        self, logits: Array, labels: Array | None = None, users: Array | None = None, large: Array | None = None
-    ) -> Held[Mapping[str, Array]]:
-        """Temperature, then threshold. Without labels, the large model's answers are the labels.
+    def fit(self, outcomes: Outcomes) -> Held[Mapping[str, Array]]:
+        """Scaling, then threshold.
+
+        With labels an item kept loses what asking would have gained, -1..1; without, ``factor`` times that, which is
+        to say where the two answers differ. Without labels the temperature is the one at which the largest
+        probability best tells where the two agree.
 
         Args:
-            logits: ``[n, classes]`` of the small model.
-            labels: ``[n]`` integers.
-            users: ``[n]`` whose item it is; None counts every item by itself.
-            large: ``[n, classes]`` of the large model; None takes it to be always right.
+            outcomes: of classifiers (:meth:`duetto.types.Outcomes.of_classifiers`).
 
         Raises:
-            ConfigError: neither labels nor large logits.
-            DataError: no items, other shapes, numbers that are not finite, or a label outside the classes.
+            ConfigError: vector scaling without labels.
+            DataError: outcomes without logits, or with logits that are not finite.
         """
-        if labels is None and large is None:
-            raise ConfigError("neither labels nor large logits", "give one of them to calibrate with")
-        truth = np.argmax(_logits(large), axis=1) if labels is None else labels
-        temperature = fit_temperature(logits, truth, users if self.by == "user" else None)
-        threshold = self.fit_threshold(logits, large, labels, users, temperature)
-        return Held(self, {"temperature": np.array(temperature), "threshold": np.array(threshold)})
+        state = self._scaling(outcomes)
+        shares = self._shares(outcomes)
+        loss = outcomes.gain if outcomes.labels is not None else self.factor * outcomes.gain
+        at = cheapest(self.scores(state, outcomes.seen), shares * loss, self.tolerance_points / 100)
+        return Held(self, {**state, "threshold": np.array(at)})
 
-    def fit_threshold(
-        self,
-        small: Array,
-        large: Array | None = None,
-        labels: Array | None = None,
-        users: Array | None = None,
-        temperature: float = 1.0,
-    ) -> float:
-        """The threshold alone; see :meth:`fit` for the arguments. inf (always ask) where nothing passes.
+    def _scaling(self, outcomes: Outcomes) -> Mapping[str, Array]:
+        logits, labels, shares = outcomes.seen.answer, outcomes.labels, self._shares(outcomes)
+        if self.scaling == "none":
+            return {"temperature": np.array(1.0)}
+        if self.scaling == "isotonic":
+            knots, meaning = fit_isotonic(confidence(logits, self.score), outcomes.small, shares)
+            return {"knots": knots, "meaning": meaning}
+        if self.scaling == "vector":
+            if labels is None:
+                raise ConfigError("vector scaling without labels", 'give labels, or use "temperature" or "isotonic"')
+            weight, bias = fit_vector(logits, labels, shares)
+            return {"weight": weight, "bias": bias}
+        if labels is None:
+            return {"temperature": np.array(fit_top_temperature(logits, outcomes.small, shares))}
+        return {"temperature": np.array(fit_temperature(logits, labels, shares))}
 
-        With labels an item kept loses (large right) - (small right), -1..1; without, ``factor`` where the two
-        answers differ, so that ``small`` and ``large`` are the audited items only.
-        """
-        small = _logits(small)
-        answer = small.argmax(axis=1)
-        right = answer if labels is None else _labels(labels, *small.shape)
-        best = right if large is None else _logits(large).argmax(axis=1)
-        if labels is None and large is None:
-            raise ConfigError("neither labels nor large logits", "give one of them to calibrate with")
-        if len(best) != len(answer):
-            raise DataError(f"{len(best)} answers of the large model for {len(answer)} items", "give one an item")
-        loss = self.factor * (answer != best) if labels is None else 1.0 * (best == right) - (answer == right)
-        shares = _shares(len(answer), users if self.by == "user" else None)
-        return cheapest(confidence(small / temperature, self.score), shares * loss, self.tolerance_points / 100)
+    def _shares(self, outcomes: Outcomes) -> np.ndarray:
+        return outcomes.shares if self.by == "user" else np.full(len(outcomes), 1 / len(outcomes))
 
 
 def cheapest(scores: np.ndarray, losses: np.ndarray, tolerance: float) -> float:
@@ -138,61 +150,3 @@ def cheapest(scores: np.ndarray, losses: np.ndarray, tolerance: float) -> float:
     fails = np.flatnonzero(total[last] > tolerance + _SLACK)
     passed = len(last) if not len(fails) else int(fails[0])
     return float(scores[last[passed - 1]]) if passed else math.inf
-
-
-def fit_temperature(logits: Array, labels: Array, users: Array | None = None) -> float:
-    """The temperature of the lowest negative log-likelihood (Guo et al. 2017), within 0.01..100.
-
-    The loss is convex in 1/temperature, so that its slope is bisected.
-
-    Args:
-        logits: ``[n, classes]``.
-        labels: ``[n]`` integers.
-        users: ``[n]``; every user counts the same. None: every item.
-
-    Raises:
-        DataError: no items, other shapes, numbers that are not finite, or a label outside the classes.
-    """
-    logits = _logits(logits)
-    labels, shares = _labels(labels, *logits.shape), _shares(len(logits), users)
-    below = logits - logits.max(axis=1, keepdims=True)
-    target = float(shares @ below[np.arange(len(below)), labels])
-
-    def slope(temperature: float) -> float:
-        weights = np.exp(below / temperature)
-        return float(shares @ ((weights * below).sum(axis=1) / weights.sum(axis=1))) - target
-
-    low, high = math.log(_COLDEST), math.log(_HOTTEST)
-    for _ in range(60):  # halves 9.2 nats to below float64's resolution
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope(math.exp(middle)) > 0 else (low, middle)
-    return math.exp((low + high) / 2)
-
-
-def _logits(logits: Array) -> np.ndarray:
-    array = np.asarray(logits, np.float64)
-    if array.ndim != 2 or not array.size:
-        raise DataError(f"calibration logits of shape {array.shape}", "give [items, classes], at least one item")
-    if not np.isfinite(array).all():
-        raise DataError("calibration logits that are NaN or infinite", "the model diverged or its input is corrupt")
-    return array
-
-
-def _labels(labels: Array, items: int, classes: int) -> np.ndarray:
-    array: np.ndarray = np.asarray(labels)
-    if array.shape != (items,) or array.dtype.kind not in "iu":
-        raise DataError(f"labels of shape {array.shape} and dtype {array.dtype}", f"give {items} integers")
-    if not ((array >= 0) & (array < classes)).all():
-        raise DataError(f"a label outside the {classes} classes", "labels count from 0")
-    return array
-
-
-def _shares(items: int, users: Array | None) -> np.ndarray:
-    """What each item counts, ``[n]``, summing to 1."""
-    if users is None:
-        return np.full(items, 1 / items)
-    users = np.asarray(users)
-    if users.shape != (items,):
-        raise DataError(f"users of shape {users.shape}", f"name the user of each of the {items} items")
-    _, which, count = np.unique(users, return_inverse=True, return_counts=True)
-    return np.asarray(1 / (len(count) * count[which]))

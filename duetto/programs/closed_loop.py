@@ -40,6 +40,7 @@ from duetto.types import (
     Held,
     Key,
     Local,
+    Outcomes,
     Party,
     Peer,
     Record,
@@ -278,7 +279,7 @@ def cloud(task: Task, settings: Settings, small: Tree, large: Tree) -> Party:
             learned = stored(local.memory["mean"])
             members = joined(task, settings, large, learned)
             policy = settings.policy.fit(
-                task.small.logits(learned, known.x), known.y, large=both.logits(members, known.x)
+                Outcomes.of_classifiers(task.small.logits(learned, known.x), both.logits(members, known.x), known.y)
             )
             news = {"params": local.memory["mean"], "version": np.int64(night + 1)}
             replies = [
@@ -328,9 +329,11 @@ def audited(task: Task, settings: Settings, audits: list[Tree], learned: Tree, l
     cost = float(((best == known.y) * 1.0 - (own == known.y))[apart].mean()) if apart.any() else 1.0
     audits = [audit for audit in audits if len(audit["small"])]
     if not audits:
-        return settings.policy.fit(task.small.logits(learned, known.x), known.y, large=both.logits(large, known.x))
+        return settings.policy.fit(
+            Outcomes.of_classifiers(task.small.logits(learned, known.x), both.logits(large, known.x), known.y)
+        )
     small, big = (np.concatenate([audit[name] for audit in audits]) for name in ("small", "large"))
-    return replace(settings.policy, factor=min(1.0, max(0.5, cost))).fit(small, large=big)
+    return replace(settings.policy, factor=min(1.0, max(0.5, cost))).fit(Outcomes.of_classifiers(small, big))
 
 
 def _mean(mean: Tree, params: Tree, count: int) -> Tree:

@@ -33,7 +33,7 @@ from duetto.simulation.fleet import fleet
 from duetto.simulation.link import Network, named
 from duetto.tasks import Task, load, official, trained
 from duetto.tree import Tree
-from duetto.types import Held, Record
+from duetto.types import Held, Outcomes, Record
 
 SAVE_EVERY = 5.0  # seconds of real time between saves of a run that is learning
 
@@ -128,7 +128,7 @@ def learn(
     small = closed_loop.stored(pair.small)
     known = task.group("calibration")[0]
     policy = settings.policy.fit(
-        task.small.logits(small, known.x), known.y, large=task.large.logits(pair.large, known.x)
+        Outcomes.of_classifiers(task.small.logits(small, known.x), task.large.logits(pair.large, known.x), known.y)
     )
     before = Models(lambda user: small, {"0": pair.large}, policy)
     state, lines = place / "learning.safetensors", place / "learning.jsonl"

@@ -19,6 +19,7 @@ from duetto import tree as trees
 from duetto.aggregation import CentredClip, GeometricMedian, Krum, Mean, Median, Stack, Trimmed
 from duetto.codecs import QSGD, Feedback, PowerSGD, Quantise, RandomK, Sign, TopK, Zstd
 from duetto.policies import (
+    Audited,
     Budgeted,
     BySize,
     Calibrated,
@@ -28,10 +29,12 @@ from duetto.policies import (
     OverSelected,
     Poisson,
     PowerOfChoice,
+    RiskControlled,
     Threshold,
     Uniform,
+    Watched,
 )
-from duetto.types import Aggregator, Chain, Codec, Held, Policy
+from duetto.types import Aggregator, Chain, Codec, Held, Outcomes, Policy
 
 KINDS = {"codec": Codec, "aggregator": Aggregator, "policy": Policy}
 EXAMPLES: dict[type, list[Any]] = {
@@ -62,12 +65,27 @@ EXAMPLES: dict[type, list[Any]] = {
     GeometricMedian: [GeometricMedian(), GeometricMedian(5, 0.1, weighted=True)],
     CentredClip: [CentredClip(0.1), CentredClip(100.0, 1)],
     Threshold: [Threshold(0.7), Threshold(1.5, "energy"), Threshold(float("inf"))],
-    Calibrated: [Calibrated(), Calibrated("energy", 5.0, "example", 0.5)],
+    Calibrated: [
+        Calibrated(),
+        Calibrated("energy", 5.0, "example", 0.5, "vector"),
+        Calibrated("margin", scaling="isotonic"),
+    ],
     Budgeted: [
         Budgeted(Calibrated(), 0.3),
         Budgeted(Threshold(0.5, "energy"), 0.0),
         Budgeted(Threshold(0.5, "margin"), 1.0, step=0.5),
     ],
+    RiskControlled: [
+        RiskControlled(Calibrated(), "expected", 0.4),
+        RiskControlled(Threshold(0.5, "margin"), "confident", 0.45, delta=0.3),
+        RiskControlled(Threshold(0.5, "energy"), "approximate", 0.3, worst_user=0.2),
+        RiskControlled(Threshold(0.5), "quantile", 0.01),
+    ],
+    Audited: [
+        Audited(RiskControlled(Threshold(0.5), "expected", 0.4), 0.1, share=0.3, step=0.1),
+        Audited(Threshold(0.5, "energy"), 0.01),
+    ],
+    Watched: [Watched(Audited(Calibrated(), 0.1)), Watched(Calibrated(), "kswin", ("confidence",), every=100)],
     Uniform: [Uniform(3), Uniform(share=0.4)],
     Poisson: [Poisson(0.7)],
     BySize: [BySize(3)],
@@ -81,6 +99,7 @@ ITEMS, CLASSES = 23, 4
 DRAW = np.random.default_rng(7)
 LOGITS = DRAW.normal(size=(ITEMS, CLASSES)) * 3
 LABELS = np.where(DRAW.random(ITEMS) < 0.8, LOGITS.argmax(axis=1), 0)
+OUTCOMES = Outcomes.of_classifiers(LOGITS, None, LABELS, np.arange(ITEMS) % 5)
 
 
 @cache
@@ -116,8 +135,8 @@ def examples(cls: type) -> list[Any]:
 def states(part: Any) -> list[Any]:
     """A policy with its first state, and with a fitted one where it can be fitted; nobody can write to them."""
     held = [Held.of(part)]
-    if isinstance(part, Calibrated | Budgeted):
-        held.append(part.fit(LOGITS, LABELS, np.arange(ITEMS) % 5))
+    if not is_cohort(part) and hasattr(part, "fit"):
+        held.append(part.fit(OUTCOMES))
     for each in held:
         trees.map(lambda leaf: leaf.setflags(write=False), each.state)
     return held

@@ -24,6 +24,7 @@ from duetto.types import (
     Held,
     Key,
     Local,
+    Outcomes,
     Party,
     Peer,
     Policy,
@@ -110,7 +111,7 @@ NEVER = {
     "threshold 0": Threshold(0.0),
     "threshold -inf, margin": Threshold(-np.inf, "margin"),
     "a budget of nothing": Budgeted(Threshold(0.5), 0.0),
-    "a tolerance of everything": Calibrated(tolerance_points=100.0).fit(FITTED, large=FITTED),
+    "a tolerance of everything": Calibrated(tolerance_points=100.0).fit(Outcomes.of_classifiers(FITTED, FITTED)),
     "only on the device": MODES["only_on_device"],
 }
 ALWAYS = {

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from duetto.errors import ConfigError, DataError
 from duetto.policies import Budgeted, Calibrated, OnlyInCloud, Threshold
-from duetto.types import Action, Held, Seen
+from duetto.types import Action, Held, Outcomes, Seen
 
 RATES, STEPS = st.floats(0, 1), st.floats(0.005, 1)
 ENERGY = Threshold(0.0, "energy")  # the score of a single logit is that logit
@@ -20,6 +20,12 @@ def answered(scores: Any) -> Seen:
     """Items of just these scores under ENERGY."""
     logits = np.asarray(scores, float).reshape(-1, 1)
     return Seen(stage=1, answer=logits, size=len(logits))
+
+
+def outcomes(scores: Any) -> Outcomes:
+    """Calibration items of just these scores; who is right does not matter here."""
+    seen = answered(scores)
+    return Outcomes(np.zeros(seen.size), np.ones(seen.size), seen)
 
 
 def asked(held: Held[Any], scores: Any) -> np.ndarray:
@@ -45,7 +51,7 @@ def test_the_rate_holds_for_any_scores(rate: float, step: float, scores: list[fl
     RATES, STEPS, st.lists(st.floats(-100, 100), min_size=1, max_size=50), st.lists(st.floats(-200, 200), min_size=1)
 )
 def test_the_rate_holds_after_fitting(rate: float, step: float, fitted: list[float], scores: list[float]) -> None:
-    held = Budgeted(ENERGY, rate, step).fit(np.array(fitted)[:, None])
+    held = Budgeted(ENERGY, rate, step).fit(outcomes(np.array(fitted)))
     assert within(asked(held, scores * 10), rate, step)
 
 
@@ -53,7 +59,7 @@ def test_the_rate_holds_after_fitting(rate: float, step: float, fitted: list[flo
 @given(RATES, STEPS, st.sampled_from(["tease", "waste", "turn"]), st.booleans())
 def test_the_rate_holds_against_who_knows_the_state(rate: float, step: float, attack: str, fitted: bool) -> None:
     policy = Budgeted(ENERGY, rate, step)
-    held = policy.fit(np.linspace(-3, 3, 40)[:, None]) if fitted else Held.of(policy)
+    held = policy.fit(outcomes(np.linspace(-3, 3, 40))) if fitted else Held.of(policy)
     seen = []
     for i in range(400):
         below, above = rate * i - sum(seen) > 0, i < 200
@@ -79,14 +85,14 @@ def test_never_and_always(step: float, scores: list[float], fitted: bool) -> Non
     scores = [*scores, 1e300, -1e300]
     for rate in (0.0, 1.0):
         policy = Budgeted(ENERGY, rate, step)
-        held = policy.fit(np.array(scores)[:, None] / 10) if fitted else Held.of(policy)
+        held = policy.fit(outcomes(np.array(scores) / 10)) if fitted else Held.of(policy)
         assert set(asked(held, scores * 5).tolist()) == {bool(rate)}
 
 
 @pytest.mark.parametrize("drift", [-50.0, -3.0, 0.0, 3.0, 50.0])
 def test_the_rate_holds_through_drift(drift: float) -> None:
     draw = np.random.default_rng(0)
-    held = Budgeted(ENERGY, 0.3).fit(draw.normal(size=(500, 1)))
+    held = Budgeted(ENERGY, 0.3).fit(outcomes(draw.normal(size=500)))
     before, after = asked(held, draw.normal(size=2000)), asked(held, draw.normal(size=2000) + drift)
     assert before.mean() == pytest.approx(0.3, abs=0.01)
     assert after.mean() == pytest.approx(0.3, abs=0.03)
@@ -95,7 +101,7 @@ def test_the_rate_holds_through_drift(drift: float) -> None:
 @pytest.mark.parametrize("drift", [-50.0, 0.0, 50.0])
 def test_the_least_sure_are_asked_even_beyond_the_calibration(drift: float) -> None:
     draw = np.random.default_rng(0)
-    held = Budgeted(ENERGY, 0.3).fit(draw.normal(size=(500, 1)))
+    held = Budgeted(ENERGY, 0.3).fit(outcomes(draw.normal(size=500)))
     scores = draw.normal(size=20000) + drift
     ask = asked(held, scores)[10000:]
     scores = scores[10000:]
@@ -106,7 +112,7 @@ def test_the_least_sure_are_asked_even_beyond_the_calibration(drift: float) -> N
 @pytest.mark.parametrize(("items", "off"), [(301, 1), (20000, 20000 / 512 + 1)])
 def test_it_starts_at_the_calibration_quantile(rate: float, items: int, off: float) -> None:
     scores = np.sort(np.random.default_rng(1).gamma(2, size=items))
-    held = Budgeted(ENERGY, rate).fit(scores[:, None])
+    held = Budgeted(ENERGY, rate).fit(outcomes(scores))
     assert len(held.state["window"]) == min(items, 512)
     last = round(rate * items)  # of those asked
     assert not asked(held.fork(), scores[min(last + int(off), items - 1)])[0]
@@ -115,7 +121,7 @@ def test_it_starts_at_the_calibration_quantile(rate: float, items: int, off: flo
 
 def test_the_window_forgets_evenly() -> None:
     scores = np.linspace(0, 1, 512)
-    held = Budgeted(ENERGY, 0.5).fit(scores[:, None])
+    held = Budgeted(ENERGY, 0.5).fit(outcomes(scores))
     asked(held, np.full(256, 2.0))
     left = held.state["window"][:256]
     assert np.abs(np.sort(left) - np.linspace(0, 1, 256)).max() < 0.02
@@ -125,8 +131,8 @@ def test_the_window_forgets_evenly() -> None:
 def test_the_inner_policy_is_fitted_and_kept() -> None:
     draw = np.random.default_rng(2)
     logits, labels, users = draw.normal(size=(60, 3)), draw.integers(0, 3, 60), draw.integers(0, 4, 60)
-    held = Budgeted(Calibrated(), 0.5).fit(logits, labels, users)
-    alone = Calibrated().fit(logits, labels, users)
+    known = Outcomes.of_classifiers(logits, None, labels, users)
+    held, alone = Budgeted(Calibrated(), 0.5).fit(known), Calibrated().fit(known)
     assert held.state["inner"] == alone.state
     held.choose(Seen(stage=1, answer=logits, size=60), ())
     assert held.state["inner"] == alone.state
@@ -158,9 +164,9 @@ def test_an_inner_policy_without_a_score() -> None:
         Budgeted(OnlyInCloud(), 0.5)
 
 
-def test_nothing_to_fit() -> None:
+def test_outcomes_without_logits_cannot_be_ranked() -> None:
     with pytest.raises(DataError):
-        Budgeted(ENERGY, 0.5).fit(np.zeros((0, 3)))
+        Budgeted(ENERGY, 0.5).fit(Outcomes(np.zeros(3), np.ones(3), Seen(size=3)))
 
 
 def test_the_rate_can_change_on_the_way() -> None:

@@ -18,7 +18,7 @@ from duetto.simulation.engine import Log, Saved, simulate
 from duetto.simulation.fleet import fleet
 from duetto.tasks import Task, pair
 from duetto.tree import Tree
-from duetto.types import Held, Local, Record
+from duetto.types import Held, Local, Outcomes, Record
 
 SETTINGS = Settings(days=3, rounds=9, cohort=3, tolerance_points=5.0, seed=4)
 
@@ -28,7 +28,7 @@ def lived(task: Task, made: dict[str, Tree], settings: Settings = SETTINGS, **wo
     known = task.group("calibration")[0]
     small = stored(made["small"])
     policy = settings.policy.fit(
-        task.small.logits(small, known.x), known.y, large=task.large.logits(made["large"], known.x)
+        Outcomes.of_classifiers(task.small.logits(small, known.x), task.large.logits(made["large"], known.x), known.y)
     )
     return simulate(
         fleet=fleet(
@@ -240,7 +240,7 @@ def test_answers_come_from_the_model_and_the_threshold_of_the_day(task: Task, ma
     known = task.group("calibration")[0]
     small = stored(made["small"])
     first = SETTINGS.policy.fit(
-        task.small.logits(small, known.x), known.y, large=task.large.logits(made["large"], known.x)
+        Outcomes.of_classifiers(task.small.logits(small, known.x), task.large.logits(made["large"], known.x), known.y)
     )
     for user in task.users["device"]:
         data = task.rows(user)
@@ -291,7 +291,7 @@ def test_audits_without_inputs_leave_the_calibration_users(task: Task, made: dic
     policy = closed_loop.audited(task, SETTINGS, [empty], made["small"], {"0": made["large"]})
     known = task.group("calibration")[0]
     said = closed_loop.mixture(task).logits({"0": made["large"]}, known.x)
-    expected = SETTINGS.policy.fit(task.small.logits(made["small"], known.x), known.y, large=said)
+    expected = SETTINGS.policy.fit(Outcomes.of_classifiers(task.small.logits(made["small"], known.x), said, known.y))
     assert trees.encode(policy.state) == trees.encode(expected.state)
 
 

@@ -9,6 +9,7 @@ from duetto.programs import closed_loop, scoring
 from duetto.programs.closed_loop import Settings
 from duetto.programs.scoring import Models
 from duetto.tasks import Task, pair
+from duetto.types import Outcomes
 
 SETTINGS = Settings(tolerance_points=5.0)
 
@@ -25,7 +26,7 @@ def models(task: Task) -> Models:
     made, known = pair.train(task), task.group("calibration")[0]
     small, own, own_user = closed_loop.stored(made["small"]), task.small.init(5), task.users["unseen"][1]
     policy = SETTINGS.policy.fit(
-        task.small.logits(small, known.x), known.y, large=task.large.logits(made["large"], known.x)
+        Outcomes.of_classifiers(task.small.logits(small, known.x), task.large.logits(made["large"], known.x), known.y)
     )
     return Models(lambda user: own if user == own_user else small, {"0": made["large"]}, policy)
 
