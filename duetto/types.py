@@ -458,7 +458,8 @@ class Outcomes:
             larger where the answer is better.
         seen: what a policy sees of the items before it decides.
         users: [n] whose item each is; None counts every item by itself.
-        labels: [n] integers, the right classes, where somebody said what is right.
+        labels: [n] integers, the right classes, where there are classes.
+        judged: whether somebody said what is right; else the large model's answers are taken for it.
 
     Raises:
         DataError: no items, columns of different lengths, or a quality that is not finite.
@@ -469,6 +470,7 @@ class Outcomes:
     seen: Seen
     users: np.ndarray | None = None
     labels: np.ndarray | None = None
+    judged: bool = True
 
     def __post_init__(self) -> None:
         columns: dict[str, Any] = {name: getattr(self, name) for name in ("small", "large", "users", "labels")}
@@ -501,7 +503,7 @@ class Outcomes:
     def rows(self, which: Array) -> Outcomes:
         """The items at these positions, or where a mask ``[n]`` is true."""
         users, labels = (None if column is None else np.asarray(column)[which] for column in (self.users, self.labels))
-        return Outcomes(self.small[which], self.large[which], self.seen.rows(which), users, labels)
+        return Outcomes(self.small[which], self.large[which], self.seen.rows(which), users, labels, self.judged)
 
     @classmethod
     def of_classifiers(
@@ -537,7 +539,8 @@ class Outcomes:
             chosen.get("large", truth) == truth,
             Seen(stage=1, answer=answers["small"], features=features, size=len(truth)),
             None if users is None else np.asarray(users),
-            None if labels is None else truth,
+            truth,
+            labels is not None,
         )
 
 

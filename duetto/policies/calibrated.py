@@ -94,20 +94,20 @@ class Calibrated(Policy[Mapping[str, Array]]):
     def fit(self, outcomes: Outcomes) -> Held[Mapping[str, Array]]:
         """Scaling, then threshold.
 
-        With labels an item kept loses what asking would have gained, -1..1; without, ``factor`` times that, which is
-        to say where the two answers differ. Without labels the temperature is the one at which the largest
-        probability best tells where the two agree.
+        An item kept loses what asking would have gained, -1..1; where nobody judged the answers, ``factor`` times
+        that, which is to say where the two differ. Where it is known who is right but not which class is, the
+        temperature is the one at which the largest probability best tells who is right.
 
         Args:
             outcomes: of classifiers (:meth:`duetto.types.Outcomes.of_classifiers`).
 
         Raises:
-            ConfigError: vector scaling without labels.
+            ConfigError: vector scaling where the right classes are not known.
             DataError: outcomes without logits, or with logits that are not finite.
         """
         state = self._scaling(outcomes)
         shares = self._shares(outcomes)
-        loss = outcomes.gain if outcomes.labels is not None else self.factor * outcomes.gain
+        loss = outcomes.gain if outcomes.judged else self.factor * outcomes.gain
         at = cheapest(self.scores(state, outcomes.seen), shares * loss, self.tolerance_points / 100)
         return Held(self, {**state, "threshold": np.array(at)})
 

@@ -72,8 +72,8 @@ class RiskControlled(Policy[Mapping[str, Any]]):
     def fit(self, outcomes: Outcomes) -> Held[Mapping[str, Any]]:
         """Choose the threshold on calibration users; where ``outcomes.users`` is None, every item is a user.
 
-        Without labels the large model's answers are the truth, so that disagreement is bounded, which is at least
-        the excess risk.
+        Where nobody judged the answers the large model's are the truth, so that disagreement is bounded, which is at
+        least the excess risk.
 
         Raises:
             DataError: qualities outside 0..1, scores that are not finite, or a single user for an inner policy that
@@ -91,16 +91,15 @@ class RiskControlled(Policy[Mapping[str, Any]]):
                     f"one user to fit {type(self.inner).__name__} and to make the promise from",
                     "give two at least, or use Threshold, which is not fitted",
                 )
-            first = users < min(
-                max(1, round(self.fitting * count)), count - 1
-            )  # the numbers are drawn, so these are any users
+            few = min(max(1, round(self.fitting * count)), count - 1)
+            first = users < few  # the numbers are drawn, so these are any users
             inner = fit(outcomes.rows(first)).state
             outcomes, users = outcomes.rows(~first), users[~first] - users[~first].min()
         assert isinstance(self.inner, Scored)
         scores = np.asarray(self.inner.scores(inner, outcomes.seen), np.float64)
         at, gaps = descend(scores, outcomes.gain, users, self.terms.passes, rising=self.promise == "expected")
         kept = float((scores >= at).mean())
-        told = self._promise(gaps, at, kept, outcomes.users is not None, outcomes.labels is not None)
+        told = self._promise(gaps, at, kept, outcomes.users is not None, outcomes.judged)
         return Held(self, {"inner": inner, **told})
 
     def choose(self, state: Mapping[str, Any], seen: Seen, key: Key) -> tuple[Mapping[str, Any], Move]:

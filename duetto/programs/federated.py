@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from duetto import algorithms, codecs, training
 from duetto import tree as trees
@@ -38,6 +39,7 @@ from duetto.tree import Tree
 from duetto.types import Algorithm, Chain, Codec, Local, Party, Record, Rows, rng
 
 Progress = Callable[[str, float, float], None]
+Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "fedavg": {},
@@ -79,6 +81,7 @@ class Settings:
         epochs, batch_size: of a device's training.
         lr, momentum: of a device's steps.
         schedule: of ``lr`` over the rounds: "constant", or "cosine", which falls to 2 % in ten stairs.
+        augment: whether training, centralised training too, distorts inputs as the task's own does.
         up: the codec of the way up.
         network: between devices and cloud.
         alone_epochs: passes of a device that trains alone.
@@ -96,6 +99,7 @@ class Settings:
     lr: float = 0.1
     momentum: float = 0.0
     schedule: str = "constant"
+    augment: bool = False
     up: str = "float32"
     network: str = "constant-10"
     alone_epochs: int = 20
@@ -123,6 +127,7 @@ class World:
         train: device user -> rows it learns from.
         held: rows that device users held back, and whose each is.
         unseen: rows of users that nobody learns from, and whose each is.
+        augment: changes a batch's inputs in training, or None.
     """
 
     net: Net
@@ -130,6 +135,7 @@ class World:
     train: Mapping[str, Rows]
     held: tuple[Rows, np.ndarray]
     unseen: tuple[Rows, np.ndarray]
+    augment: Augment | None = None
 
     def score(self, params: Tree) -> dict[str, PerUser]:
         """Who is answered right how often, by group."""
@@ -215,6 +221,7 @@ def world(task: str, settings: Settings, seed: int) -> World:
         train,
         (Rows(people.x[held], people.y[held]), names[people.user[held]]),
         (Rows(people.x[unseen], people.y[unseen]), names[people.user[unseen]]),
+        given.teach_small.augment if settings.augment else None,
     )
 
 
@@ -232,7 +239,7 @@ def algorithm(name: str, here: World, settings: Settings, more: Mapping[str, Any
     made: Algorithm = getattr(algorithms, name)(here.net, here.params, **own)
     client = made.client
     assert isinstance(client, Client)
-    return replace(made, client=replace(client, executor=executor), up=WIRES[settings.up])
+    return replace(made, client=replace(client, executor=executor, augment=here.augment), up=WIRES[settings.up])
 
 
 def learn(
@@ -317,7 +324,7 @@ def baseline(name: str, here: World, settings: Settings, seed: int, executor: Ex
         return _alone(one, here, seed, executor, progress, began)
     x, y = (np.concatenate([getattr(rows, column) for rows in here.train.values()]) for column in ("x", "y"))
     optimiser = SGD(0.05, 0.9, schedule="cosine")
-    central = Client(here.net, (CrossEntropy(),), optimiser, settings.central_epochs, 32)
+    central = Client(here.net, (CrossEntropy(),), optimiser, settings.central_epochs, 32, augment=here.augment)
 
     def stepped(step: int, steps: int) -> None:
         progress(name, step, steps)

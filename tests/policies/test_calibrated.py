@@ -1,6 +1,7 @@
 """Calibrated: the threshold against brute force in exact fractions; the scalings have tests of their own."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -113,7 +114,15 @@ def test_without_labels_disagreement_counts() -> None:
     assert differs[scores >= scores[scores < at].max()].sum() / ITEMS > 0.05
     assert threshold(half) == threshold(Calibrated("margin", 10.0, scaling="none").fit(unlabelled)) < at
     scaled = Calibrated("margin", 5.0).fit(unlabelled)
-    assert float(scaled.state["temperature"]) == fit_top_temperature(SMALL, ~differs)
+    assert float(scaled.state["temperature"]) == fit_temperature(SMALL, LARGE.argmax(axis=1))
+
+
+def test_who_is_right_is_enough_for_a_temperature() -> None:
+    right = replace(known(users=None), labels=None)
+    found = Calibrated("margin", 5.0).fit(right)
+    assert float(found.state["temperature"]) == fit_top_temperature(SMALL, right.small)
+    with pytest.raises(ConfigError, match="vector scaling without labels"):
+        Calibrated(scaling="vector").fit(right)
 
 
 def test_without_the_large_model_it_is_taken_to_be_always_right() -> None:
@@ -139,11 +148,6 @@ def test_a_fitted_temperature_is_by_user_too() -> None:
     by_user, by_example = (Calibrated(by=by).fit(of).state["temperature"] for by in ("user", "example"))  # type: ignore[arg-type]
     assert float(by_user) == fit_temperature(SMALL, LABELS, of.shares)
     assert float(by_example) == fit_temperature(SMALL, LABELS)
-
-
-def test_vector_scaling_needs_labels() -> None:
-    with pytest.raises(ConfigError, match="vector scaling without labels"):
-        Calibrated(scaling="vector").fit(known(labels=None))
 
 
 def test_outcomes_without_logits() -> None:

@@ -115,3 +115,12 @@ def test_a_schedule_lowers_the_rate_in_ten_stairs(monkeypatch: pytest.MonkeyPatc
     federated.learn("fedavg", here, replace(settings, points=1), 0, {}, Sequential(), lambda *a: None)
     stairs = 0.5 * (0.02 + 0.98 * (1 + np.cos(np.pi * np.arange(10) / 9)) / 2)
     assert rates == pytest.approx(np.repeat(stairs, 2))
+
+
+def test_distorted_inputs_are_for_training_only() -> None:
+    plain, distorted = (federated.world("digits", replace(SETTINGS, augment=augment), 0) for augment in (False, True))
+    assert plain.augment is None
+    assert distorted.augment == load("digits", 0).teach_small.augment
+    marked = replace(plain, augment=lambda x, generator: x * 0)
+    made = federated.algorithm("fedavg", marked, SETTINGS, {}, Sequential())
+    assert made.client.augment is marked.augment
