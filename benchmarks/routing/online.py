@@ -1,12 +1,13 @@
 """Bandits that learn from nothing: regret against the best fixed policy in hindsight, from no labels at all.
 
-``python benchmarks/routing/online.py --json online.json --plot online.svg`` draws 2,000 queries of a task's device users
-(with replacement) for each of 20 seeds. An answer is worth 1 or 0, and asking costs ``--price``. The best fixed policy
-is the best threshold on the largest probability, always and never included, chosen in hindsight on the very stream.
+``python benchmarks/routing/online.py --json online.json --plot online.svg`` draws 2,000 queries of a task's device
+users (with replacement) for each of 20 seeds. An answer is worth 1 or 0, and asking costs ``--price``. The best fixed
+policy is the best threshold on the largest probability, always and never included, in hindsight on the very stream.
 
 Two kinds of feedback: ``chosen`` tells the reward of what was chosen, as a user does who says whether an answer was
 right; ``ask`` tells nothing where the device stopped, and where it asked both arms' rewards, the cloud's answer taken
-for the truth (regret is counted in the truth all the same).
+for the truth. Regret is counted in the currency that is told; the last column counts it in the truth, where what the
+cloud gets wrong stays a loss that no policy can learn to avoid.
 
 Regret is summed over queries and averaged over seeds; its slope is that of a straight line through log regret over log
 queries, from the 100th query on, at 40 points evenly spaced in the logarithm; regret below 1 counts as 1. The interval
@@ -52,25 +53,26 @@ def best_fixed(confidence: np.ndarray, rewards: np.ndarray) -> np.ndarray:
     return np.where(ask, rewards[:, 1], rewards[:, 0])
 
 
-def lived(policy: Policy[Any], seen: Seen, told: np.ndarray, rewards: np.ndarray, both: bool, seed: int) -> np.ndarray:
-    """What a policy earns, query by query ``[n]``; saved and restored on the way."""
-    held, earned, other = Held.of(policy), np.zeros(seen.size), None
+def lived(policy: Policy[Any], seen: Seen, told: np.ndarray, both: bool, seed: int) -> np.ndarray:
+    """Which queries a policy asks ``[n]``, 0 or 1; ``told [n, 2]``. It is saved and restored on the way."""
+    held, asked, other = Held.of(policy), np.zeros(seen.size, int), None
     for i in range(seen.size):
         if i == seen.size // 2:
             other = held.restore(held.save())
         one, key = seen.rows([i]), (seed, "online")
         move = held.choose(one, key)
         ask = int(move.action[0] == Action.ASK)
-        earned[i] = rewards[i, ask]
+        asked[i] = ask
         reward = told[i : i + 1] if both else told[i : i + 1, ask]
         reward = reward if ask or not both else np.full_like(reward, np.nan)
         held.learn(one, move, reward)
         if other is not None:
             again = other.choose(one, key)
-            assert again.action == move.action and again.propensity == move.propensity
+            assert (again.action, again.propensity) == (move.action, move.propensity)
             other.learn(one, Move(again.action, again.propensity), reward)
-    assert other is not None and other.save() == held.save(), f"{policy} is another one after a restart"
-    return earned
+    assert other is not None
+    assert other.save() == held.save(), f"{policy} is another one after a restart"
+    return asked
 
 
 def slope(regret: np.ndarray) -> float:
@@ -130,8 +132,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="an SVG a task and feedback; their names are put before .svg")
     asked = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    print("| task | feedback | policy | reward | best fixed | regret | slope | upper 95 % |")
-    print("|:--|:--|:--|--:|--:|--:|--:|--:|")
+    print("| task | feedback | policy | reward | best fixed | regret | slope | upper 95 % | in truth |")
+    print("|:--|:--|:--|--:|--:|--:|--:|--:|--:|")
     for name in asked.tasks:
         log = streams.logged(name)
         price = PRICES.get(name, 0.05) if asked.price is None else asked.price
@@ -140,26 +142,34 @@ def main() -> None:
         for feedback in asked.feedback:
             curves = {}
             for label, policy in policies(price, feedback == "ask").items():
-                regrets, earned, best = [], [], []
+                regrets, earned, best, truths = [], [], [], []
                 for seed in range(asked.seeds):
                     pick = rng((seed, name, "stream")).integers(0, len(right), asked.queries)
                     rewards = right[pick] - [0.0, price]
                     told = rewards if feedback == "chosen" else agreed[pick] - [0.0, price]
                     seen = Seen(stage=1, answer=log.small[pick], size=len(pick))
                     shares = np.exp(log.small[pick] - log.small[pick].max(axis=1, keepdims=True))
-                    fixed = best_fixed(1 / shares.sum(axis=1), rewards)
-                    mine = lived(policy, seen, told, rewards, feedback == "ask", seed)
+                    surest = 1 / shares.sum(axis=1)
+                    fixed = best_fixed(surest, told)
+                    ask = lived(policy, seen, told, feedback == "ask", seed)
+                    mine, true = (each[np.arange(len(pick)), ask] for each in (told, rewards))
+                    truths.append((best_fixed(surest, rewards) - true).sum())
                     regrets.append(np.cumsum(fixed - mine))
                     earned.append(mine.mean())
                     best.append(fixed.mean())
                 row = {"task": name, "feedback": feedback, "policy": label, "price": price, "seeds": asked.seeds}
-                row |= {"reward": float(np.mean(earned)), "best_fixed": float(np.mean(best))}
+                row |= {
+                    "reward": float(np.mean(earned)),
+                    "best_fixed": float(np.mean(best)),
+                    "truth_regret": float(np.mean(truths)),
+                }
                 row |= measured(np.array(regrets))
                 rows.append(row)
                 curves[label] = np.mean(regrets, axis=0)
                 print(
                     f"| {name} | {feedback} | {label} | {row['reward']:.4f} | {row['best_fixed']:.4f} "
-                    f"| {row['regret']:.1f} ± {row['regret_error']:.1f} | {row['slope']:.2f} | {row['slope_upper']:.2f} |",
+                    f"| {row['regret']:.1f} ± {row['regret_error']:.1f} | {row['slope']:.2f} "
+                    f"| {row['slope_upper']:.2f} | {row['truth_regret']:.1f} |",
                     flush=True,
                 )
             if asked.plot:

@@ -28,7 +28,7 @@ class Logged:
 
 
 def logged(name: str, seed: int = 0) -> Logged:
-    """Of a task's device users, the rows that no model was trained on, with the pair that the closed loop begins with."""
+    """Of a task's device users, the rows that no model was trained on; the pair is the closed loop's first."""
     task = tasks.load(name, seed)
     path = default_cache() / "benchmarks" / f"{name}-{pair.digest(task)}-logits.safetensors"
     if path.exists():

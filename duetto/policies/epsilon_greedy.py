@@ -1,7 +1,7 @@
 """Do what seems best, and now and then something else: epsilon-greedy with a falling epsilon.
 
-Auer, Cesa-Bianchi, Fischer: Finite-time Analysis of the Multiarmed Bandit Problem, Machine Learning 2002 (epsilon_t falls
-as 1/t), over the linear arms of :mod:`duetto.policies.linear`. Where asking alone teaches, to explore is to ask.
+Auer, Cesa-Bianchi, Fischer: Finite-time Analysis of the Multiarmed Bandit Problem, Machine Learning 2002 (epsilon_t
+falls as 1/t), over the linear arms of :mod:`duetto.policies.linear`. Where asking alone teaches, to explore is to ask.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ was heard is, for every arm, ``A = ridge * I + sum of x x'`` and ``b = ridge * p
 Langford, Schapire: A Contextual-Bandit Approach to Personalized News Article Recommendation, WWW 2010, disjoint arms).
 
 Who tells what: an answer from the cloud can be compared with the device's own, so that asking teaches about both
-arms. Where the device stopped, nobody says whether it was right, unless an audit or the user does. A reward is therefore
-told for the arm that was chosen or for both, and NaN is what was not heard.
+arms. Where the device stopped, nobody says whether it was right, unless an audit or the user does. A reward is
+therefore told for the arm that was chosen or for both, and NaN is what was not heard.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from duetto.tree import Array, Tree
 from duetto.types import Action, Move, Seen, rng
 
 STATISTICS = ("constant", "first", "second", "margin", "entropy", "nines")
-"""What is read off an answer: 1, the two largest probabilities, their margin, 1 - entropy, and the nines of the first."""
+"""What is read off an answer: 1, the two largest probabilities, their margin, 1 - entropy, and the first's nines."""
 
 STOP, ASK = 0, 1
 _NINES = 6  # 0.999999 and what is surer are alike
@@ -42,7 +42,7 @@ def checked(dimension: int, ridge: float, price: float) -> None:
 
 
 def described(seen: Seen, dimension: int) -> np.ndarray | None:
-    """The numbers that a bandit decides by, ``[n, dimension]`` float64; None where there is neither answer nor features.
+    """What a bandit decides by, ``[n, dimension]`` float64; None where there is neither answer nor features.
 
     First come :data:`STATISTICS` of the answer, each within 0..1, where there is none the constant alone; then the
     features: as they are where they fit, else a fixed random projection of them (Johnson, Lindenstrauss 1984), and

@@ -37,7 +37,7 @@ class LinUCB(Policy[Tree]):
         ConfigError: a number out of range.
     """
 
-    alpha: float = 0.3
+    alpha: float = 0.5
     dimension: int = 8
     ridge: float = 1.0
     price: float = 0.0

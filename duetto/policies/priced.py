@@ -9,7 +9,7 @@ from duetto.types import Seen
 
 
 def costs(seen: Seen) -> np.ndarray:
-    """What asking for each item costs, ``[n]`` float64: the trait ``price`` (dollars), or 1 (a call) where there is none.
+    """What asking for each item costs, ``[n]`` float64: the trait ``price`` (dollars), else 1 (a call).
 
     Raises:
         DataError: a price that is negative or not finite, or a column of another length.

@@ -2,8 +2,8 @@
 
 Agrawal, Goyal: Thompson Sampling for Contextual Bandits with Linear Payoffs, ICML 2013. An arm's weights are drawn from
 the normal ``N(A^-1 b, spread^2 A^-1)``, anew for every item; what an arm then promises for ``x`` is normal with mean
-``x' A^-1 b`` and standard deviation ``spread * sqrt(x' A^-1 x)``, and only that number is drawn. Asking is best with the
-probability that the difference of two such numbers is positive, which is known in closed form.
+``x' A^-1 b`` and standard deviation ``spread * sqrt(x' A^-1 x)``, and only that number is drawn. Asking is best with
+the probability that the difference of two such numbers is positive, which is known in closed form.
 """
 
 from __future__ import annotations

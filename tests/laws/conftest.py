@@ -19,15 +19,27 @@ from duetto import tree as trees
 from duetto.aggregation import CentredClip, GeometricMedian, Krum, Mean, Median, Stack, Trimmed
 from duetto.codecs import QSGD, Feedback, PowerSGD, Quantise, RandomK, Sign, TopK, Zstd
 from duetto.policies import (
+    Balanced,
     Budgeted,
     BySize,
     Calibrated,
+    Capped,
+    Consented,
     Deadline,
+    Disagreed,
+    Dual,
+    EpsilonGreedy,
+    KCentre,
     LeastAvailable,
+    LeastSure,
+    LinUCB,
     Oort,
     OverSelected,
     Poisson,
     PowerOfChoice,
+    RandomSample,
+    Reinforced,
+    Thompson,
     Threshold,
     Uniform,
 )
@@ -76,6 +88,18 @@ EXAMPLES: dict[type, list[Any]] = {
     Deadline: [Deadline(3, 5.0)],
     LeastAvailable: [LeastAvailable(3)],
     OverSelected: [OverSelected(Uniform(3)), OverSelected(Oort(2), 2.0)],
+    LinUCB: [LinUCB(), LinUCB(0.0, price=0.4, full_information_on_ask=True)],
+    Thompson: [Thompson(), Thompson(2.0, 12, price=0.2)],
+    EpsilonGreedy: [EpsilonGreedy(), EpsilonGreedy(1.0, price=0.4), EpsilonGreedy(full_information_on_ask=True)],
+    Dual: [Dual(Threshold(0.5), 0.3), Dual(LinUCB(), 0.3, spend_all=False), Dual(Calibrated(), 0.0, start=0.0)],
+    Capped: [Capped(Threshold(0.9), 5, 20), Capped(Thompson(), 3, 7, 1.0), Capped(Dual(Threshold(0.5), 0.5), 0, 1)],
+    Reinforced: [Reinforced(), Reinforced(3, sampled=True)],
+    RandomSample: [RandomSample(3)],
+    LeastSure: [LeastSure(3), LeastSure(40, "entropy")],
+    Disagreed: [Disagreed(3)],
+    KCentre: [KCentre(3)],
+    Balanced: [Balanced(5)],
+    Consented: [Consented(LeastSure(4), True, 3), Consented(KCentre(5), given=True, samples=9, period=2.0)],
 }
 ITEMS, CLASSES = 23, 4
 DRAW = np.random.default_rng(7)
