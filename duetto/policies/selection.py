@@ -236,7 +236,7 @@ def _labelled(seen: Seen) -> np.ndarray:
 
 
 def _open(seen: Seen) -> np.ndarray:
-    return online(seen) & ~_labelled(seen)
+    return np.asarray(online(seen) & ~_labelled(seen))
 
 
 def _doubt(seen: Seen, score: str) -> np.ndarray:
