@@ -1,9 +1,9 @@
 """What the cloud sends down for learning, beside the soft labels of :class:`duetto.models.Predict`.
 
-- *Class prototypes*: the mean embedding of each class (Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning,
-  NeurIPS 2017). A few hundred numbers teach a device a class that its last layer does not know.
-- *Retrieved neighbours*: the public data nearest to what the user showed, with the large model's answers: training data
-  for this user. What goes up are embeddings, not inputs; they are no anonymous data, as inputs can be guessed from them.
+- *Class prototypes*: the mean embedding of each class (Snell, Swersky, Zemel: Prototypical Networks for Few-shot
+  Learning, NeurIPS 2017). A few hundred numbers teach a device a class that its last layer does not know.
+- *Retrieved neighbours*: the public data nearest to what the user showed, with the large model's answers: training
+  data for this user. What goes up are embeddings, not inputs; they are no anonymous data, as inputs can be guessed from them.
 - *Augmented ones*: convex mixtures of rows and of their soft labels (Zhang et al.: mixup, ICLR 2018).
 """
 
