@@ -157,9 +157,11 @@ class Reinforced(Policy[Tree]):
         import torch
 
         reward = np.asarray(reward, np.float64)
+        if not reward.shape == np.shape(move.action) == (seen.size,) or np.isinf(reward).any():
+            raise DataError(f"rewards of shape {reward.shape} for {seen.size} items", "give one finite number an item")
         heard = ~np.isnan(reward) & (np.asarray(move.action) != Action.GO)
-        if reward.shape != (seen.size,) or not heard.any() or not np.isfinite(reward[heard]).all():
-            raise DataError(f"rewards of shape {reward.shape} for {seen.size} items", "give one an item, some heard")
+        if not heard.any():
+            raise DataError("no reward was heard", "log some: users' feedback, or agreement with the cloud")
         if (np.asarray(move.propensity)[heard] >= 1).all():
             raise DataError("a log without chance", "log decisions of a policy that draws: Thompson, EpsilonGreedy")
         weights, optimiser = self._weights(key, lr)
