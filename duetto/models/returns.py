@@ -3,7 +3,7 @@
 - *Class prototypes*: the mean embedding of each class (Snell, Swersky, Zemel: Prototypical Networks for Few-shot
   Learning, NeurIPS 2017). A few hundred numbers teach a device a class that its last layer does not know.
 - *Retrieved neighbours*: the public data nearest to what the user showed, with the large model's answers: training
-  data for this user. What goes up are embeddings, not inputs; they are no anonymous data, as inputs can be guessed from them.
+  data for this user. What goes up are embeddings, not inputs; they are not anonymous, as inputs can be guessed.
 - *Augmented ones*: convex mixtures of rows and of their soft labels (Zhang et al.: mixup, ICLR 2018).
 """
 

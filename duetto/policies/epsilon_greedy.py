@@ -32,10 +32,10 @@ class EpsilonGreedy(Policy[Tree]):
         ConfigError: a number out of range.
     """
 
-    epsilon: float = 0.2
+    epsilon: float = 0.3
     steps: float = 50.0
     dimension: int = 8
-    ridge: float = 1.0
+    ridge: float = 0.3
     price: float = 0.0
     full_information_on_ask: bool = False
 

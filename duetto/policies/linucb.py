@@ -37,9 +37,9 @@ class LinUCB(Policy[Tree]):
         ConfigError: a number out of range.
     """
 
-    alpha: float = 0.5
+    alpha: float = 0.7
     dimension: int = 8
-    ridge: float = 1.0
+    ridge: float = 0.3
     price: float = 0.0
     full_information_on_ask: bool = False
 

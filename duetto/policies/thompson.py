@@ -34,7 +34,7 @@ class Thompson(Policy[Tree]):
 
     spread: float = 0.2
     dimension: int = 8
-    ridge: float = 1.0
+    ridge: float = 0.3
     price: float = 0.0
     full_information_on_ask: bool = False
 

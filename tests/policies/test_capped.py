@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duetto.errors import ConfigError, DataError
-from duetto.policies import Capped, OnlyInCloud, Threshold, Thompson
+from duetto.policies import Capped, OnlyInCloud, Thompson, Threshold
 from duetto.types import Action, Held, Seen
 
 ASKS = OnlyInCloud()

@@ -84,7 +84,7 @@ def test_asking_tells_of_both_arms_where_it_is_wanted(bandit: Any) -> None:
     both = DRAW.random((40, 2))
     one, two = bandit(), bandit(full_information_on_ask=True)
     alone, full = (each.learn(each.init(), SEEN, ASKING, both) for each in (one, two))
-    begun_ = begun(8, 1.0, 0.0)
+    begun_ = begun(8, one.ridge, 0.0)
     np.testing.assert_array_equal(alone["A"][STOP], begun_["A"][STOP])
     np.testing.assert_array_equal(full["b"][STOP], one.learn(one.init(), SEEN, STOPPING, both[:, 0])["b"][STOP])
     np.testing.assert_array_equal(alone["b"][ASK], full["b"][ASK])

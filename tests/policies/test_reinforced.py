@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from duetto.errors import ConfigError, DataError
-from duetto.policies import Reinforced, Threshold, Thompson
+from duetto.policies import Reinforced, Thompson, Threshold
 from duetto.policies.reinforced import SIGHTS, sights
 from duetto.types import Action, Held, Key, Move, Seen, rng
 
