@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duetto.errors import ConfigError, DataError
-from duetto.policies import Capped, OnlyInCloud, Thompson, Threshold
+from duetto.policies import Capped, Dual, OnlyInCloud, Thompson, Threshold
 from duetto.types import Action, Held, Seen
 
 ASKS = OnlyInCloud()
@@ -77,6 +77,17 @@ def test_a_cap_of_nothing_keeps_even_what_has_no_answer() -> None:
     assert held.choose(Seen(stage=0, size=2), ()).action.tolist() == [Action.GO] * 2
     assert held.choose(Seen(stage=1, size=2), ()).action.tolist() == [Action.STOP] * 2
     assert held.choose(items(2), ()).action.tolist() == [Action.STOP] * 2
+
+
+def test_a_dual_price_within_a_cap_keeps_the_best_for_the_whole_period() -> None:
+    """The price spreads the calls over the least sure; the cap holds where the price overshoots."""
+    draw = np.random.default_rng(0)
+    p = draw.uniform(0.5, 1, 4000)
+    seen = Seen(stage=1, answer=np.log(np.stack([p, 1 - p], axis=1)), size=4000)
+    ask = asked(Held.of(Capped(Dual(Threshold(0.5), 0.1), 400, 4000)), seen)
+    first_come = asked(Held.of(Capped(ASKS, 400, 4000)), seen)
+    assert 350 <= ask.sum() <= 400
+    assert p[ask].mean() < p[first_come].mean() - 0.15
 
 
 def test_who_does_not_want_to_ask_is_not_made_to() -> None:

@@ -128,6 +128,21 @@ def test_it_learns_whom_to_ask_from_nothing(bandit: Any) -> None:
     assert np.mean(earned[1500:]) > best - 0.03
 
 
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("bandit", BANDITS)
+def test_a_restart_changes_nothing(bandit: Any, full: bool) -> None:
+    policy = bandit(price=0.1, full_information_on_ask=full)
+    one, other = Held.of(policy), Held.of(policy)
+    for i in range(40):
+        seen = SEEN.rows([i])
+        mine, again = one.choose(seen, (3,)), other.choose(seen, (3,))
+        assert (mine.action, mine.propensity) == (again.action, again.propensity)
+        for held in (one, other):
+            held.learn(seen, mine, np.array([[0.3, 0.9]]))
+        other = other.restore(other.save())
+    assert one.save() == other.save()
+
+
 @pytest.mark.parametrize("bandit", BANDITS)
 def test_before_anything_is_heard_the_prior_decides(bandit: Any) -> None:
     calm = {LinUCB: {"alpha": 0.0}, Thompson: {"spread": 1e-9}, EpsilonGreedy: {"epsilon": 0.0}}[bandit]
