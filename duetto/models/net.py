@@ -23,7 +23,7 @@ from duetto.errors import ConfigError
 from duetto.tree import Tree
 from duetto.types import Work
 
-_BATCH = 128  # rows a forward pass works on at once: enough to be fast, few enough to stay in cache
+BATCH = 128  # rows a forward pass works on at once: enough to be fast, few enough to stay in cache
 
 
 class Net(ABC):
@@ -49,7 +49,7 @@ class Net(ABC):
         tensors, module = fitting(self, params), shared(self)
         rows = channels_last(to_tensor(np.asarray(x, np.float32)))
         with torch.inference_mode():
-            parts = [functional_call(module, tensors, (part,)) for part in torch.split(rows, _BATCH)]
+            parts = [functional_call(module, tensors, (part,)) for part in torch.split(rows, BATCH)]
             logits: np.ndarray = torch.cat(parts).numpy()
             return logits
 

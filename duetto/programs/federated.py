@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from duetto import algorithms, codecs, training
 from duetto import tree as trees
@@ -39,7 +38,7 @@ from duetto.tree import Tree
 from duetto.types import Algorithm, Chain, Codec, Local, Party, Record, Rows, rng
 
 Progress = Callable[[str, float, float], None]
-Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+Augment = Callable[[Any, Any], Any]
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "fedavg": {},
