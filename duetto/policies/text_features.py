@@ -7,6 +7,7 @@ characters by a polynomial of their bytes: both are plain integers, alike on all
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Sequence
@@ -22,40 +23,39 @@ LONGEST = 8192  # characters of a text that are read: its beginning and its end,
 _WORD = re.compile(r"[^\W\d_]+|\d+|[^\w\s]")
 _PRIME = np.uint32(2654435761)  # Knuth's multiplier: near 2**32 / golden ratio
 _BASE = np.uint32(16777619)  # the FNV prime
-_OPTION = re.compile(r"^\s*[(\[]?([A-Ja-j]|[1-9])[.):\]]\s*(\S.*)?$", re.MULTILINE)
+_OPTION = re.compile(r"^[ \t]*[(\[]?([A-Ja-j]|[1-9])[.):\]][ \t]*(\S.*)?$", re.MULTILINE)
 _NUMBER = re.compile(r"[-−]?\d[\d,]*(?:\.\d+)?")
+_AMOUNT = r"\$?(\d[\d,]*(?:\.\d+)?)%?"
 _EQUATION = re.compile(
-    r"(?<![\d.,/*x×+\-−])\$?(\d[\d,]*(?:\.\d+)?)%?\s*([-+*/x×÷−])\s*\$?(\d[\d,]*(?:\.\d+)?)%?\s*=\s*\$?(-?\d[\d,]*(?:\.\d+)?)"
+    rf"(?<![\d.,/*x×+\-−]){_AMOUNT}\s*([-+*/x×÷−])\s*{_AMOUNT}\s*=\s*\$?(-?\d[\d,]*(?:\.\d+)?)(?!\s*[-+*/x×÷−\d])"
 )
-_SENTENCE = re.compile(r"[.!?]+(?:\s|$)")
-_YEAR = re.compile(r"\b1[0-9]{3}\b|\b20[0-9]{2}\b")
-_CODE = re.compile(r"[{};]|==|\bdef\b|\bint\b|\breturn\b|\bfor\b\s*\(")
-_ROMAN = re.compile(r"\bI{2,3}\b|\bIV\b")
 _CHOICE = re.compile(r"(?:answer|option|choice)\s*(?:is|:)?\s*[(\[]?([A-J])\b", re.IGNORECASE)
 _FORMS = {
-    "what": r"\bwhat\b",
-    "which": r"\bwhich\b",
-    "who": r"\bwho(?:se|m)?\b",
-    "when": r"\bwhen\b",
-    "where": r"\bwhere\b",
-    "why": r"\bwhy\b|\bbecause\b|\breason\b",
-    "how_many": r"\bhow (?:many|much|long|far|old|often)\b",
-    "how": r"\bhow\b",
-    "negated": r"\bnot\b|\bexcept\b|\bnever\b|\bleast\b|\bfalse\b|\bincorrect\b",
-    "best": r"\bbest\b|\bmost\b|\bmain\b|\bprimar",
-    "if": r"\bif\b|\bsuppose\b|\bassum|\bgiven\b|\blet\b",
-    "compute": r"\bcalculat|\bcomput|\bfind\b|\bsolve\b|\bestimat|\bevaluat",
-    "rates": r"\bper\b|\beach\b|\bevery\b|\btotal\b|\btimes\b|\bhalf\b|\btwice\b|\bpercent|%",
-    "compare": r"\bmore\b|\bless\b|\bfewer\b|\bthan\b|\brespectively\b",
-    "write": r"\bwrite\b|\bcompose\b|\bdraft\b|\bexplain\b|\bdescribe\b|\bsummari",
-    "person": r"\bi\b|\bmy\b|\byou\b|\bhe\b|\bshe\b|\bhis\b|\bher\b",
+    "what": "what",
+    "which": "which",
+    "who": "who whom whose",
+    "when": "when year date",
+    "where": "where",
+    "why": "why because reason reasons cause causes caused",
+    "how": "how",
+    "how_much": "many much often far",
+    "negated": "not except never least false incorrect cannot none nor",
+    "best": "best most main mainly primary primarily likely",
+    "if": "if suppose assume assuming assumes given let",
+    "compute": "calculate compute computed find solve estimate evaluate determine",
+    "rates": "per each every total times half twice percent % rate average",
+    "compare": "more less fewer than respectively greater larger smaller",
+    "write": "write compose draft explain describe summarize summarise rewrite",
+    "person": "i my me you your he she his her they",
+    "true": "true statement statements correct following",
+    "may": "may might could would should must",
 }
-_FORM = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in _FORMS.items()}
-_HEDGES = re.compile(
-    r"\b(?:may|might|maybe|perhaps|possibly|probably|likely|seems?|appears?|unclear|unsure|not sure|approximately|about|"
-    r"assum\w*|i think|i believe|however|but|cannot|can't|unable|don't know|sorry|difficult|depends)\b",
-    re.IGNORECASE,
+_FORM = {word: index for index, listed in enumerate(_FORMS.values()) for word in listed.split()}
+_HEDGES = frozenset(
+    "may might maybe perhaps possibly probably likely seem seems appear appears unclear unsure approximately about "
+    "assume assuming assumed think believe however but cannot unable sorry difficult depends".split()
 )
+_MATHS = np.array([ord(sign) for sign in "=+^\\/*<>|$"])
 SURFACE = (
     "log_characters", "log_words", "log_lines", "word_length", "long_words", "digits", "capitals", "symbols",
     "maths", "distinct_words", "sentence_length", "log_sentences", "questions", "quotes", "commas", "blanks", "years",
@@ -124,46 +124,47 @@ def surface(text: str) -> np.ndarray:
     """What a text looks like: :data:`SURFACE`, ``[d]`` float64, all finite, of the size of 1."""
     found = words(text)
     n, size = max(len(found), 1), max(len(text), 1)
-    letters = [word for word in found if word.isalpha()]
-    lengths = [len(word) for word in letters] or [0]
-    sentences = max(len(_SENTENCE.findall(text)), 1)
-    numbers = _numbers(text)
-    options = [(each or "").strip() for _, each in _OPTION.findall(text)]
-    spans = [len(each) for each in options] or [0]
-    mean = sum(spans) / len(spans)
-    digits = sum(map(str.isdigit, text))
-    capitals = sum(map(str.isupper, text))
-    blanks = sum(map(str.isspace, text))
-    first = next(iter(_OPTION.finditer(text)), None)
+    count = np.bincount(np.frombuffer(text.encode("latin-1", "replace"), np.uint8), minlength=256)
+    lengths = [len(word) for word in found if word.isalpha()] or [0]
+    forms = [0] * len(_FORMS)
+    for word in found:
+        if (form := _FORM.get(word)) is not None:
+            forms[form] += 1
+    digits, letters, blanks = int(count[48:58].sum()), sum(lengths), int(count[[9, 10, 13, 32]].sum())
+    sentences = max(int(count[[33, 46, 63]].sum()), 1)
+    numbers = _numbers(text) if digits else []
+    options = list(_OPTION.finditer(text))
+    said = [(option[2] or "").strip() for option in options]
+    spans = [len(each) for each in said] or [0]
     values = [
-        np.log1p(len(text)),
-        np.log1p(len(found)),
-        np.log1p(text.count("\n")),
-        sum(lengths) / len(lengths) / 5,
+        math.log1p(len(text)),
+        math.log1p(len(found)),
+        math.log1p(count[10]),
+        letters / len(lengths) / 5,
         sum(length > 8 for length in lengths) / n * 5,
         digits / size * 10,
-        capitals / size * 10,
-        (size - digits - blanks - sum(map(len, letters))) / size * 10,
-        sum(text.count(sign) for sign in "=+^\\/*<>|$∫√π") / size * 20,
+        count[65:91].sum() / size * 10,
+        (size - digits - blanks - letters) / size * 10,
+        count[_MATHS].sum() / size * 20,
         len(set(found)) / n,
-        np.log1p(n / sentences),
-        np.log1p(sentences),
-        min(text.count("?"), 3),
-        min(text.count('"') + text.count("“"), 4) / 2,
-        text.count(",") / n * 10,
+        math.log1p(n / sentences),
+        math.log1p(sentences),
+        min(count[63], 3),
+        min(count[34] + text.count("“"), 4) / 2,
+        count[44] / n * 10,
         min(text.count("__"), 3),
-        min(len(_YEAR.findall(text)), 4) / 2,
-        np.log1p(len(_CODE.findall(text))),
-        min(len(_ROMAN.findall(text)), 3),
-        np.log1p(len(numbers)),
-        np.log1p(max((abs(each) for each in numbers), default=0.0)) / 5,
-        min(len(options), 8) / 4,
-        np.log1p(mean),
-        np.log1p(max(spans) - min(spans)),
-        np.log1p(max(spans)),
-        sum(any(map(str.isdigit, each)) for each in options) / max(len(options), 1),
-        np.log1p(first.start() if first else len(text)),
-        *(min(len(form.findall(text)), 3) for form in _FORM.values()),
+        sum(1000 <= each < 2100 and each == int(each) for each in numbers[:40]) / 2,
+        math.log1p(count[[59, 123, 125]].sum()),
+        sum(text.count(numeral) for numeral in (" II", " III", "IV")),
+        math.log1p(len(numbers)),
+        math.log1p(max((abs(each) for each in numbers), default=0.0)) / 5,
+        min(len(said), 8) / 4,
+        math.log1p(sum(spans) / len(spans)),
+        math.log1p(max(spans) - min(spans)),
+        math.log1p(max(spans)),
+        sum(not each.isalpha() and any(map(str.isdigit, each)) for each in said) / max(len(said), 1),
+        math.log1p(options[0].start() if options else len(text)),
+        *(min(form, 3) for form in forms),
     ]
     return np.array(values, np.float64)
 
@@ -182,23 +183,23 @@ def answered(prompt: str, answer: str) -> np.ndarray:
     sizes = [len(word) for word in said if word.isalpha()] or [0]
     pairs = list(zip(said, said[1:], said[2:], strict=False))
     values = [
-        np.log1p(len(answer)),
-        np.log1p(len(said)),
-        np.log1p(answer.count("\n")),
-        np.log1p(len(answer)) - np.log1p(len(prompt)),
+        math.log1p(len(answer)),
+        math.log1p(len(said)),
+        math.log1p(answer.count("\n")),
+        math.log1p(len(answer)) - math.log1p(len(prompt)),
         sum(map(str.isdigit, answer)) / max(len(answer), 1) * 10,
-        np.log1p(len(_HEDGES.findall(answer))),
-        np.log1p(len(used)),
-        np.log1p(len(checks)),
+        math.log1p(sum(word in _HEDGES for word in said)),
+        math.log1p(len(used)),
+        math.log1p(len(checks)),
         min(wrong, 3),
         wrong / max(len(checks), 1),
         float(last < 0),
         float(last != round(last)),
-        np.log1p(abs(last)) / 5,
+        math.log1p(abs(last)) / 5,
         float(last in known) if used else 0.0,
         min(sum(each == last for each in used), 5) / 5,
         len(known & set(used)) / max(len(known), 1),
-        np.log1p(len(set(used) - known)),
+        math.log1p(len(set(used) - known)),
         float(len(known - set(used))),
         float(bool(chosen) and chosen[-1].upper() in options),
         float(sum(len(body) > 3 and body in lower for body in options.values())),
@@ -211,7 +212,7 @@ def answered(prompt: str, answer: str) -> np.ndarray:
         float(bool(given) and last > max(given)),
         sum(map(str.isupper, answer)) / max(len(answer), 1) * 10,
         sum(sizes) / len(sizes) / 5,
-        np.log1p(len(_SENTENCE.findall(answer))),
+        math.log1p(sum(answer.count(sign) for sign in ".!?")),
     ]
     return np.clip(np.array(values, np.float64), -20, 20)
 
