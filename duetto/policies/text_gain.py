@@ -87,21 +87,25 @@ class TextGain(Policy[Mapping[str, Any]]):
 
     def choose(self, state: Mapping[str, Any], seen: Seen, key: Key) -> tuple[Mapping[str, Any], Move]:
         """Ask, or keep, item by item; the same text under the same key is always decided alike."""
+        return state, self.judged(state, seen, key)[0]
+
+    def judged(self, state: Mapping[str, Any], seen: Seen, key: Key) -> tuple[Move, tuple[Array, Array] | None]:
+        """The move of :meth:`choose`, and what :meth:`heads` say; None where there was nothing to judge by."""
         texts = self._texts(state, seen)
-        if texts is None:
-            return state, Move.sure(np.full(seen.size, Action.ASK), "no text to judge by, so asked")
-        if "views" not in state:
-            return state, Move.sure(np.full(seen.size, Action.ASK), "not fitted, so asked")
-        at = float(state["threshold"])
-        asked = self.scores(state, seen) < at
+        if texts is None or "views" not in state:
+            why = "no text to judge by, so asked" if texts is None else "not fitted, so asked"
+            return Move.sure(np.full(seen.size, Action.ASK), why), None
+        at, (small, large) = float(state["threshold"]), self.heads(state, seen)
+        asked = small - large < at
         propensity = np.ones(seen.size)
         if self.explore:
-            coins = np.array([rng((*key, *(part or "" for part in text))).random(2) for text in texts]).reshape(-1, 2)
-            coin = np.where(coins[:, 0] < self.explore, coins[:, 1] < 0.5, asked)
-            propensity = np.where(coin == asked, 1 - self.explore / 2, self.explore / 2)
-            asked = coin
+            draws = np.array([rng((*key, *(part or "" for part in text))).random(2) for text in texts]).reshape(-1, 2)
+            done = np.where(draws[:, 0] < self.explore, draws[:, 1] < 0.5, asked)
+            propensity = np.where(done == asked, 1 - self.explore / 2, self.explore / 2)
+            asked = done
         keep = Action.GO if seen.stage == 0 else Action.STOP
-        return state, Move(np.where(asked, Action.ASK, keep).astype(np.int8), propensity, f"gain against {-at:.3g}")
+        move = Move(np.where(asked, Action.ASK, keep).astype(np.int8), propensity, f"gain against {-at:.3g}")
+        return move, (small, large)
 
     def scores(self, state: Mapping[str, Any], seen: Seen) -> np.ndarray:
         """Minus the predicted gain, ``[n]``: asked are those with the lowest.

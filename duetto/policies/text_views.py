@@ -60,7 +60,7 @@ class Hashed(View):
 
     grams: str
     bits: int = 15
-    strengths = (0.03, 0.1, 0.3, 1.0, 3.0)
+    strengths = (0.1, 0.3, 1.0)
 
     def row(self, text: Text) -> list[tuple[np.ndarray, np.ndarray]]:
         """For prompt and answer, the buckets and their counts."""
@@ -220,7 +220,7 @@ def _logistic(x: Any, qualities: np.ndarray, strength: float) -> tuple[np.ndarra
         if not np.isin(quality, (0, 1)).all():  # a quality between is right that often and wrong the rest
             rows, labels = np.tile(rows, 2), np.repeat([0.0, 1.0], len(quality))
             counts = np.concatenate([1 - quality, quality])
-        fitted = LogisticRegression(C=strength, max_iter=200, tol=1e-3).fit(x[rows], labels, counts)
+        fitted = LogisticRegression(C=strength, max_iter=200, tol=1e-4).fit(x[rows], labels, counts)
         weight[head], bias[head] = fitted.coef_[0], fitted.intercept_[0]
     return weight, bias
 
