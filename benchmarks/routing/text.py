@@ -137,7 +137,9 @@ def main() -> None:
     if args.json:
         print(json.dumps({"parts": results, "microseconds": speed}, indent=1))
     elif speed:
-        print(f"\na decision: {speed['median']:.0f} us median, {speed['p95']:.0f} us p95; {speed['artefact_bytes']:,.0f} B")
+        print(
+            f"\na decision: {speed['median']:.0f} us median, {speed['p95']:.0f} us p95; {speed['artefact_bytes']:,.0f} B"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The command line: one file a command.
 
-Files: demo · simulate · bench · route · report · data · info (the commands) · flags (options from a dataclass) · executors (an
-executor by its name) · running (a run, from its start to its table) · shown (a result in the terminal) · console
-(progress, JSON and errors).
+Files: demo · simulate · bench · route · report · data · info (the commands) · flags (options from a dataclass) ·
+executors (an executor by its name) · running (a run, from its start to its table) · shown (a result in the terminal) ·
+console (progress, JSON and errors).
 
 What needs torch is imported when a command runs, so that help, completion and ``duetto info`` are quick and work on a
 device without it.

@@ -170,7 +170,9 @@ def _about(folder: Path) -> dict[str, Any]:
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise DataError(f"{folder / ABOUT} describes no {FORMAT}", "name a folder that `duetto route fit` wrote")
     if about.get("version") != VERSION:
-        raise DataError(f"{folder} has format {about.get('version')!r}, this is {VERSION}", "fit anew, or update duetto")
+        raise DataError(
+            f"{folder} has format {about.get('version')!r}, this is {VERSION}", "fit anew, or update duetto"
+        )
     if about.get("sha256") != _signature(about):
         raise DataError(f"{folder / ABOUT} was changed after it was written", "copy it again, or fit anew")
     return about
@@ -180,7 +182,9 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as fault:
-        raise DataError(f"cannot read {path} ({fault.strerror})", "name a folder that `duetto route fit` wrote") from fault
+        raise DataError(
+            f"cannot read {path} ({fault.strerror})", "name a folder that `duetto route fit` wrote"
+        ) from fault
 
 
 def _settings(policy: TextGain) -> dict[str, Any]:
@@ -189,7 +193,9 @@ def _settings(policy: TextGain) -> dict[str, Any]:
     if isinstance(embed, SentenceEmbedding) or (isinstance(embed, OnnxEmbedding) and embed.tokenise is None):
         settings["embed"] = embed.path
     elif embed is not None:
-        raise ConfigError(f"an embedding that is {type(embed).__name__}", "use one with a path, which can be loaded again")
+        raise ConfigError(
+            f"an embedding that is {type(embed).__name__}", "use one with a path, which can be loaded again"
+        )
     return settings
 
 

@@ -51,10 +51,11 @@ _FORMS = {
     "may": "may might could would should must",
 }
 _FORM = {word: index for index, listed in enumerate(_FORMS.values()) for word in listed.split()}
-_HEDGES = frozenset(
+_HEDGED = (
     "may might maybe perhaps possibly probably likely seem seems appear appears unclear unsure approximately about "
-    "assume assuming assumed think believe however but cannot unable sorry difficult depends".split()
+    "assume assuming assumed think believe however but cannot unable sorry difficult depends"
 )
+_HEDGES = frozenset(_HEDGED.split())
 _MATHS = np.array([ord(sign) for sign in "=+^\\/*<>|$"])
 SURFACE = (
     "log_characters", "log_words", "log_lines", "word_length", "long_words", "digits", "capitals", "symbols",
@@ -66,7 +67,7 @@ ANSWER = (
     "answer_log_characters", "answer_log_words", "answer_log_lines", "answer_per_prompt", "answer_digits",
     "answer_hedges", "answer_numbers", "answer_equations", "wrong_equations", "share_wrong_equations", "last_negative",
     "last_fraction", "log_last_number", "last_in_prompt", "last_in_answer", "prompt_numbers_used", "new_numbers",
-    "number_in_prompt_unused", "chosen_option", "option_quoted", "overlap", "repetition", "ends_whole", "questions_back",
+    "prompt_numbers_left", "chosen_option", "option_quoted", "overlap", "repetition", "ends_whole", "questions_back",
     "answer_maths", "answer_empty", "last_above_prompt", "answer_capitals", "answer_word_length", "answer_sentences",
 )  # fmt: skip
 
@@ -80,7 +81,9 @@ def texts(column: Array, name: str = "prompt") -> list[str]:
     found = []
     for i, each in enumerate(np.asarray(column).ravel().tolist() if not isinstance(column, list) else column):
         if not isinstance(each, str):
-            raise DataError(f"{name} {i + 1} is {each!r:.40}, no text", "give one text an item, empty where there is none")
+            raise DataError(
+                f"{name} {i + 1} is {each!r:.40}, no text", "give one text an item, empty where there is none"
+            )
         half = LONGEST // 2
         found.append(each if len(each) <= LONGEST else f"{each[:half]} {each[-half:]}")
     return found

@@ -24,7 +24,7 @@ from duetto.types import Action, Held, Key, Move, Outcomes, Policy, Seen, rng
 
 LEAST = 20  # items below which nothing is learned
 VIEWS = ("boosted", "characters", "linear", "words")
-_PULL = 300.0  # items' worth of evidence that views are equally good
+_PULL = 3000.0  # items' worth of evidence that views are equally good
 _ROWS = 10_000  # fitted on at most, for each strength that is tried
 
 
@@ -44,7 +44,7 @@ class TextGain(Policy[Mapping[str, Any]]):
         offload_rate: share to ask, 0..1; None asks where the gain is above the price.
         price: what a call costs, in units of quality.
         explore: share of decisions left to a fair coin, which makes the log good for off-policy evaluation.
-        views: which of :data:`VIEWS` are stacked.
+        views: which of :data:`VIEWS` are stacked; "linear" only where there are answers.
         bits: n-grams are hashed to 2**bits buckets.
         folds: parts of the log, each predicted by what was fitted on the others.
         by: "user" keeps a user's items in one fold where the log has at least that many users; "item" does not.
@@ -72,8 +72,8 @@ class TextGain(Policy[Mapping[str, Any]]):
             raise ConfigError(f"explore={self.explore}", "use a share from 0 to 1")
         if unknown := set(self.views) - set(VIEWS):
             raise ConfigError(f"no view is called {sorted(unknown)[0]!r}", f"use some of {', '.join(VIEWS)}")
-        if not self.views and self.embed is None:
-            raise ConfigError("no views", f"use some of {', '.join(VIEWS)}")
+        if not set(self.views) - {"linear"} and self.embed is None:
+            raise ConfigError(f"views={self.views}", f"use some of {', '.join(VIEWS)}; linear reads answers only")
         if not 8 <= self.bits <= 20 or self.folds < 2 or self.by not in ("user", "item"):
             raise ConfigError(
                 f"bits={self.bits}, folds={self.folds}, by={self.by!r}", "use bits 8..20, folds from 2, by user or item"
@@ -129,7 +129,7 @@ class TextGain(Policy[Mapping[str, Any]]):
             raise DataError("no prompts to judge by", 'give features={"prompt": [n] texts}')
         if "views" not in state:
             raise ConfigError("a text router that was not fitted", "fit it on a log first")
-        views, low, high = self._views(), *state["span"]
+        views, (low, high) = self._views(bool(state["answers"])), state["span"]
         found = np.empty((len(texts), 2))
         # One by one, so that a text is judged alike, to the last bit, in whatever company it comes.
         for i, text in enumerate(texts):
@@ -139,9 +139,10 @@ class TextGain(Policy[Mapping[str, Any]]):
         found = low + (high - low) * found
         return found[:, 0], found[:, 1]
 
-    def _views(self) -> Mapping[str, View]:
-        views = standard(self.bits, self.embed)
-        return {name: view for name, view in views.items() if name in self.views or name == "embedding"}
+    def _views(self, answers: bool) -> Mapping[str, View]:
+        """The views that are stacked. The linear one is for answers: a prompt's looks alone are not linear."""
+        names = {name for name in self.views if answers or name != "linear"} | {"embedding"}
+        return {name: view for name, view in standard(self.bits, self.embed).items() if name in names}
 
     def _texts(self, state: Mapping[str, Any], seen: Seen) -> list[Text] | None:
         """The texts; None where there are none."""
@@ -187,13 +188,14 @@ class TextGain(Policy[Mapping[str, Any]]):
             raise DataError("both models are equally good on every item", "log items on which they differ")
         both = np.stack([outcomes.small, outcomes.large], 1)
         low, high = float(both.min()), float(both.max())
-        if 0 <= low and high <= 1:
+        if low >= 0 and high <= 1:
             low, high = 0.0, 1.0
         quality, fold = (both - low) / (high - low), self._fold(outcomes)
         fitted: dict[str, Tree] = {}
         unseen = []
         shared: list[dict[Any, Any]] = [{} for _ in texts]
-        for name, view in self._views().items():
+        answers = texts[0][1] is not None
+        for name, view in self._views(answers).items():
             rows = [_row(view, text, own) for text, own in zip(texts, shared, strict=True)]
             strength = _strength(view, rows, quality, fold)
             found = np.empty_like(quality)
@@ -213,7 +215,7 @@ class TextGain(Policy[Mapping[str, Any]]):
             "bias": bias,
             "span": np.array([low, high]),
             "threshold": np.array(-self.price if self.offload_rate is None else quantile(scores, self.offload_rate)),
-            "answers": np.array("answer" in (outcomes.seen.features or {})),
+            "answers": np.array(answers),
         }
         return Held(self, state), scores
 

@@ -153,7 +153,7 @@ class Boosted(View):
         return _looks(text)
 
     def fit(self, rows: Sequence[Any], qualities: np.ndarray, strength: float) -> Tree:
-        """State: of complete trees, ``feature`` ``[2, trees, 2**depth - 1]``, ``threshold``, ``leaf``; ``bias`` ``[2]``."""
+        """State: complete trees as ``feature`` and ``threshold`` ``[2, trees, 2**depth - 1]`` and ``leaf``; ``bias``."""
         from sklearn.ensemble import GradientBoostingRegressor
 
         x, nodes = np.array(rows, np.float32), (1 << self.depth) - 1

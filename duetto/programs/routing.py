@@ -30,6 +30,7 @@ FIGURES = {
     "offload_rate": "share of prompts for which the large model is asked",
     "excess": "quality lost against always asking",
 }
+_PLAIN = queries.Columns()
 _NINETY_FIVE = 1.959964  # standard deviations either side of the mean
 
 
@@ -53,7 +54,7 @@ class Finding:
     holds: bool
 
 
-def log(path: str | Path, columns: queries.Columns = queries.Columns()) -> Outcomes:
+def log(path: str | Path, columns: queries.Columns = _PLAIN) -> Outcomes:
     """A log: a file (:func:`duetto.tasks.queries.read`), or one of RouteLLM's folders ``mmlu`` and ``mt_bench``.
 
     Raises:
@@ -110,9 +111,7 @@ def judge(router: Router, outcomes: Outcomes, *, redrawn: int = REDRAWS) -> tupl
     lines = routing.judge({"router": -scores}, outcomes, key=key, n=redrawn)
     found = figures(scores, float(router.held.state["threshold"]), outcomes, redrawn=redrawn)
     length = routing.baselines(outcomes)["prompt length"]
-    found["apgr over prompt length"] = routing.difference(
-        routing.apgr, -scores, length, outcomes, key=key, n=redrawn
-    )
+    found["apgr over prompt length"] = routing.difference(routing.apgr, -scores, length, outcomes, key=key, n=redrawn)
     return lines, found
 
 

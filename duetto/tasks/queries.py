@@ -53,7 +53,8 @@ def read(path: str | Path, columns: Columns = Columns()) -> Outcomes:
 
     Returns:
         Outcomes whose ``seen.features`` is ``{"prompt": [n] texts}`` and, where the log has answers,
-        ``"answer": [n] texts`` (arrays of objects: one long prompt costs no more than itself); ``seen.stage`` is 1 with answers, else 0.
+        ``"answer": [n] texts`` (arrays of objects: a long prompt takes only its own room); ``seen.stage`` is 1 with
+        answers, else 0.
 
     Raises:
         DataError: a file that is missing, damaged, empty or of another kind, a column that is missing, or a value
@@ -62,7 +63,9 @@ def read(path: str | Path, columns: Columns = Columns()) -> Outcomes:
     return outcomes(_rows(Path(path)), columns, str(path))
 
 
-def prompts(lines: Iterable[str], columns: Columns = Columns(), where: str = "input") -> Iterator[tuple[str, str | None]]:
+def prompts(
+    lines: Iterable[str], columns: Columns = Columns(), where: str = "input"
+) -> Iterator[tuple[str, str | None]]:
     """(prompt, answer or None) of JSON lines, each as it is read; blank lines are passed over.
 
     A line is an object with a prompt, or a JSON string, which is the prompt.

@@ -147,7 +147,9 @@ def test_values_by_hand() -> None:
         0.5 * 0.7 + 0.5 * 0.3 + 0.625 * (0.5 - 0.7),
         0.4 + 5.0 * (1.0 - 0.4),
     ]
-    assert routing.doubly_robust(LOG, ASK, kept, asked, key=(0,), n=50).reward.value == pytest.approx(np.mean(corrected))
+    assert routing.doubly_robust(LOG, ASK, kept, asked, key=(0,), n=50).reward.value == pytest.approx(
+        np.mean(corrected)
+    )
 
 
 def test_the_log_s_own_router_is_worth_what_it_earned() -> None:
@@ -179,7 +181,9 @@ def test_estimates_are_right_on_average() -> None:
 
 
 def test_users_are_redrawn_together() -> None:
-    log = Logged(np.tile(LOG.asked, 20), np.tile(LOG.propensity, 20), np.tile(LOG.reward, 20), np.tile(np.arange(4), 20))
+    log = Logged(
+        np.tile(LOG.asked, 20), np.tile(LOG.propensity, 20), np.tile(LOG.reward, 20), np.tile(np.arange(4), 20)
+    )
     alone = Logged(log.asked, log.propensity, log.reward)
     wide, narrow = (routing.ips(each, np.tile(ASK, 20), key=(0,), n=300).reward for each in (log, alone))
     assert wide.value == narrow.value

@@ -28,6 +28,7 @@ from duetto.policies import (
     OverSelected,
     Poisson,
     PowerOfChoice,
+    TextGain,
     Threshold,
     Uniform,
 )
@@ -73,6 +74,7 @@ EXAMPLES: dict[type, list[Any]] = {
     BySize: [BySize(3)],
     PowerOfChoice: [PowerOfChoice(3, 9)],
     Oort: [Oort(3), Oort(5, explore=0.0, least=0.0, window=1, most=1)],
+    TextGain: [TextGain(), TextGain(offload_rate=0.3, explore=0.2)],
     Deadline: [Deadline(3, 5.0)],
     LeastAvailable: [LeastAvailable(3)],
     OverSelected: [OverSelected(Uniform(3)), OverSelected(Oort(2), 2.0)],

@@ -12,11 +12,14 @@ from duetto.tasks import queries
 from duetto.tasks.queries import LARGE, SMALL, Columns
 
 ROWS = [
-    {"prompt": "Is 2, 3\nor 4 \"even\"?", "answer": "2", "small": True, "large": True, "user": "ann"},
+    {"prompt": 'Is 2, 3\nor 4 "even"?', "answer": "2", "small": True, "large": True, "user": "ann"},
     {"prompt": "Größe?", "answer": "", "small": 0, "large": 0.5, "user": "ben"},
     {"prompt": "", "answer": "who knows", "small": "wrong", "large": "yes", "user": 3},
 ]
-CSV = 'prompt,answer,small,large,user\n"Is 2, 3\nor 4 ""even""?",2,True,TRUE,ann\nGröße?,,0,0.5,ben\n,who knows,wrong,yes,3\n'
+CSV = (
+    'prompt,answer,small,large,user\n"Is 2, 3\nor 4 ""even""?",2,True,TRUE,ann\n'
+    "Größe?,,0,0.5,ben\n,who knows,wrong,yes,3\n"
+)
 SMALLS, LARGES = [1.0, 0.0, 0.0], [1.0, 0.5, 1.0]
 
 
