@@ -138,7 +138,8 @@ def main() -> None:
         print(json.dumps({"parts": results, "microseconds": speed}, indent=1))
     elif speed:
         print(
-            f"\na decision: {speed['median']:.0f} us median, {speed['p95']:.0f} us p95; {speed['artefact_bytes']:,.0f} B"
+            f"\na decision: {speed['median']:.0f} us median, {speed['p95']:.0f} us p95;"
+            f" weights {speed['artefact_bytes']:,.0f} bytes"
         )
 
 

@@ -2,9 +2,10 @@
 
 Two heads predict how good the small and the large model's answers will be; asked is where the difference is worth
 its price. Difficulty alone is the wrong question: what both get wrong gains nothing (Ong et al. 2024 route on
-preference for the same reason). Several weak views of a text (:mod:`duetto.policies.text_views`) are stacked by what
-each predicts about items that it has not seen (Breiman 1996), with whole users held out where there are users, so
-that a view which only recognises its users counts little.
+preference for the same reason). The heads are the mean over several views of a text
+(:mod:`duetto.policies.text_views`), each regularised by how well it predicts what it has not seen, with whole users held out where there are users. A view
+that finds nothing predicts nearly the same for all and so hardly counts. Weighting the views by their own held-out
+errors (stacking) was tried and is worse for users that are not in the log.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ import numpy as np
 
 from duetto.errors import ConfigError, DataError
 from duetto.policies import text_features
-from duetto.policies.text_views import Boosted, Linear, Text, View, stacked, standard
+from duetto.policies.text_views import Boosted, Linear, Text, View, standard
 from duetto.tree import Array, Tree
 from duetto.types import Action, Held, Key, Move, Outcomes, Policy, Seen, rng
 
 LEAST = 20  # items below which nothing is learned
 VIEWS = ("boosted", "characters", "linear", "words")
-_PULL = 3000.0  # items' worth of evidence that views are equally good
 _ROWS = 10_000  # fitted on at most, for each strength that is tried
 
 
@@ -36,15 +36,15 @@ class TextGain(Policy[Mapping[str, Any]]):
     texts, or before it was fitted, it always asks.** Kept items go on at stage 0 and stop later. A decision takes
     numpy only.
 
-    State: ``views`` (each view's arrays), ``weight`` (``[views]``), ``bias`` (``[2]``), ``span`` (``[2]``: the lowest
-    and highest quality seen), ``threshold`` (of the score, which is minus the gain), ``answers`` (whether it reads
-    answers). Before fitting there is only ``threshold``, inf.
+    State: ``views`` (each view's arrays), ``span`` (``[2]``: the lowest and highest quality seen), ``threshold`` (of
+    the score, which is minus the gain), ``answers`` (whether it reads answers). Before fitting there is only
+    ``threshold``, inf.
 
     Args:
         offload_rate: share to ask, 0..1; None asks where the gain is above the price.
         price: what a call costs, in units of quality.
         explore: share of decisions left to a fair coin, which makes the log good for off-policy evaluation.
-        views: which of :data:`VIEWS` are stacked; "linear" only where there are answers.
+        views: which of :data:`VIEWS` are averaged; "linear" only where there are answers.
         bits: n-grams are hashed to 2**bits buckets.
         folds: parts of the log, each predicted by what was fitted on the others.
         by: "user" keeps a user's items in one fold where the log has at least that many users; "item" does not.
@@ -135,12 +135,12 @@ class TextGain(Policy[Mapping[str, Any]]):
         for i, text in enumerate(texts):
             rows: dict[Any, Any] = {}
             each = [view.predict(state["views"][name], _row(view, text, rows)) for name, view in views.items()]
-            found[i] = state["bias"] + sum(w * p for w, p in zip(state["weight"], each, strict=True))
+            found[i] = sum(each) / len(each)
         found = low + (high - low) * found
         return found[:, 0], found[:, 1]
 
     def _views(self, answers: bool) -> Mapping[str, View]:
-        """The views that are stacked. The linear one is for answers: a prompt's looks alone are not linear."""
+        """The views that are averaged. The linear one is for answers: a prompt's looks alone are not linear."""
         names = {name for name in self.views if answers or name != "linear"} | {"embedding"}
         return {name: view for name, view in standard(self.bits, self.embed).items() if name in names}
 
@@ -204,15 +204,10 @@ class TextGain(Policy[Mapping[str, Any]]):
                 found[test] = [view.predict(part, rows[i]) for i in test]
             unseen.append(found)
             fitted[name] = view.fit(rows, quality, strength)
-        every = np.stack(unseen, 2)  # [n, 2, views]
-        weight = stacked(every[:, 1] - every[:, 0], quality[:, 1] - quality[:, 0], _PULL)
-        mixed = every @ weight
-        bias = quality.mean(0) - mixed.mean(0)
-        scores = np.asarray(-(mixed[:, 1] - mixed[:, 0] + bias[1] - bias[0]) * (high - low))
+        mean = sum(unseen) / len(unseen)
+        scores = np.asarray((mean[:, 0] - mean[:, 1]) * (high - low))
         state = {
             "views": fitted,
-            "weight": weight,
-            "bias": bias,
             "span": np.array([low, high]),
             "threshold": np.array(-self.price if self.offload_rate is None else quantile(scores, self.offload_rate)),
             "answers": np.array(answers),

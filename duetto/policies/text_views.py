@@ -153,7 +153,7 @@ class Boosted(View):
         return _looks(text)
 
     def fit(self, rows: Sequence[Any], qualities: np.ndarray, strength: float) -> Tree:
-        """State: complete trees as ``feature`` and ``threshold`` ``[2, trees, 2**depth - 1]`` and ``leaf``; ``bias``."""
+        """State: complete trees: ``feature``, ``threshold`` ``[2, trees, 2**depth - 1]`` and ``leaf``; ``bias``."""
         from sklearn.ensemble import GradientBoostingRegressor
 
         x, nodes = np.array(rows, np.float32), (1 << self.depth) - 1
@@ -227,24 +227,6 @@ def _logistic(x: Any, qualities: np.ndarray, strength: float) -> tuple[np.ndarra
 
 def _sigmoid(logit: np.ndarray) -> np.ndarray:
     return np.asarray(1 / (1 + np.exp(-np.clip(logit, -30, 30))))
-
-
-def stacked(predicted: np.ndarray, gain: np.ndarray, pull: float) -> np.ndarray:
-    """What each view's gain counts: least squares without negative weights, pulled towards an equal share each.
-
-    Breiman's stacked regressions (1996). All zero where no view predicts anything better than the mean.
-
-    Args:
-        predicted: ``[n, views]`` gains, each predicted without having seen its item.
-        gain: ``[n]``.
-        pull: items' worth of evidence for equal shares.
-    """
-    from scipy.optimize import nnls
-
-    views = predicted.shape[1]
-    x, y = predicted - predicted.mean(0), gain - gain.mean()
-    ridge = math.sqrt(pull * max(float(x.var(0).mean()), 1e-12)) * np.eye(views)
-    return np.asarray(nnls(np.vstack([x, ridge]), np.append(y, ridge.sum(1) / views))[0])
 
 
 def standard(bits: int, embed: Callable[[list[str]], Array] | None = None) -> Mapping[str, View]:

@@ -11,7 +11,7 @@ from duetto import tree as trees
 from duetto.errors import ConfigError, DataError
 from duetto.policies import Budgeted, Scored, TextGain
 from duetto.policies.text_gain import quantile
-from duetto.policies.text_views import Boosted, Hashed, Linear, stacked
+from duetto.policies.text_views import Boosted, Hashed, Linear
 from duetto.types import Action, Held, Outcomes, Seen
 
 HARD, EASY = ("integral", "theorem", "matrix"), ("apple", "river", "garden")
@@ -61,12 +61,12 @@ def test_kept_is_go_before_the_small_model_and_stop_after_it() -> None:
 
 @pytest.mark.parametrize(("rate", "low", "high"), [(0.0, 0, 0), (0.3, 0.2, 0.4), (1.0, 1, 1)])
 def test_the_offload_rate_is_met_on_fresh_prompts(rate: float, low: float, high: float) -> None:
-    asked = fitted(offload_rate=rate).choose(log(600, seed=2).seen, (0,)).action == Action.ASK
+    asked = fitted(offload_rate=rate).choose(log(300, seed=2).seen, (0,)).action == Action.ASK
     assert low <= asked.mean() <= high
 
 
 def test_a_text_is_judged_alike_in_any_company() -> None:
-    held, seen = fitted(offload_rate=0.5, explore=0.3), log(seed=1).seen
+    held, seen = fitted(offload_rate=0.5, explore=0.4), log(100, seed=1).seen
     together = held.choose(seen, (5,))
     for i in range(0, seen.size, 17):
         alone = held.choose(seen.rows([i]), (5,))
@@ -76,7 +76,7 @@ def test_a_text_is_judged_alike_in_any_company() -> None:
 
 def test_a_state_is_a_small_tree_that_survives_saving() -> None:
     for answers in (False, True):
-        held, seen = fitted(answers=answers, offload_rate=0.4), log(seed=3, answers=answers).seen
+        held, seen = fitted(answers=answers, price=0.5), log(60, seed=3, answers=answers).seen
         again = held.restore(held.save())
         assert trees.spec(again.state) == trees.spec(held.state)
         assert (held.part.scores(again.state, seen) == held.part.scores(held.state, seen)).all()
@@ -89,20 +89,20 @@ def test_fitting_twice_gives_the_same_bytes() -> None:
 
 
 def test_exploring_says_its_propensity() -> None:
-    held, seen = fitted(offload_rate=0.5, explore=0.4), log(2000, seed=4).seen
+    held, seen = fitted(offload_rate=0.5, explore=0.4), log(300, seed=4).seen
     greedy = Held(replace(held.part, explore=0.0), held.state).choose(seen, (0,))
     moves = [held.choose(seen, (key,)) for key in range(3)]
     for move in moves:
         same = move.action == greedy.action
         assert move.propensity == pytest.approx(np.where(same, 0.8, 0.2))
-        assert same.mean() == pytest.approx(0.8, abs=0.1)
+        assert same.mean() == pytest.approx(0.8, abs=0.12)
     assert (moves[0].action != moves[1].action).any()
 
 
 def test_held_out_scores_did_not_see_their_user() -> None:
     # A user's gain is their own and nothing in the prompt tells it but their name: held out, it is not known.
     draw = np.random.default_rng(0)
-    users = np.repeat([f"name{i}" for i in range(24)], 10)
+    users = np.repeat([f"ann{chr(97 + i)}" for i in range(24)], 10)
     gain = np.repeat(draw.permutation(24) % 2, 10)
     prompts = np.array([f"I am {user} and I ask" for user in users], object)
     outcomes = Outcomes(1.0 - gain, np.ones(240), Seen(features={"prompt": prompts}, size=240), users)
@@ -129,8 +129,8 @@ def test_scores_without_texts_or_a_fit_are_errors() -> None:
         held.part.scores(held.state, Seen(stage=1, answer=np.ones((3, 2)), size=3))
     with pytest.raises(ConfigError, match="not fitted"):
         held.part.scores(held.part.init(), log().seen)
+    cascade = fitted(answers=True, price=0.5)
     with pytest.raises(DataError, match="no answers"):
-        cascade = fitted(answers=True, price=0.5)
         cascade.choose(log().seen, (0,))
     assert len(held.part.scores(held.state, log(answers=True).seen)) == 240  # answers that it was not fitted with
 
@@ -272,15 +272,3 @@ def test_an_embedding_is_one_more_view() -> None:
     assert (held.choose(fresh.seen, (0,)).action == Action.ASK)[fresh.gain > 0.5].mean() > 0.8
     assert list(held.state["views"]) == ["embedding"]
     assert Linear(embed).row(("a", "b")).shape == (4,)
-
-
-def test_stacking_pulls_to_equal_shares() -> None:
-    draw = np.random.default_rng(1)
-    gain = draw.normal(size=200)
-    views = np.stack([gain + draw.normal(size=200), draw.normal(size=200)], 1)
-    assert stacked(views, gain, 1e9) == pytest.approx([0.5, 0.5], abs=1e-4)
-    free = stacked(views, gain, 1e-9)
-    x = views - views.mean(0)
-    expected = np.linalg.lstsq(x, gain - gain.mean(), rcond=None)[0]
-    assert free == pytest.approx(np.maximum(expected, 0), abs=0.05)
-    assert (stacked(-views, gain, 1e-9) >= 0).all()
