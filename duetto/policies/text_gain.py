@@ -3,9 +3,9 @@
 Two heads predict how good the small and the large model's answers will be; asked is where the difference is worth
 its price. Difficulty alone is the wrong question: what both get wrong gains nothing (Ong et al. 2024 route on
 preference for the same reason). The heads are the mean over several views of a text
-(:mod:`duetto.policies.text_views`), each regularised by how well it predicts what it has not seen, with whole users held out where there are users. A view
-that finds nothing predicts nearly the same for all and so hardly counts. Weighting the views by their own held-out
-errors (stacking) was tried and is worse for users that are not in the log.
+(:mod:`duetto.policies.text_views`), each regularised by how well it predicts what it has not seen, with whole users
+held out where there are users. A view that finds nothing predicts nearly the same for all and so hardly counts.
+Weighting the views by their own held-out errors (stacking) was tried and was worse for users that are not in the log.
 """
 
 from __future__ import annotations
