@@ -204,7 +204,7 @@ class TextGain(Policy[Mapping[str, Any]]):
                 found[test] = [view.predict(part, rows[i]) for i in test]
             unseen.append(found)
             fitted[name] = view.fit(rows, quality, strength)
-        mean = sum(unseen) / len(unseen)
+        mean = np.mean(unseen, axis=0)
         scores = np.asarray((mean[:, 0] - mean[:, 1]) * (high - low))
         state = {
             "views": fitted,
