@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -128,6 +129,7 @@ def fit(
 )
 def evaluate(folder: Folder, log: Log, columns: Named = "", as_json: running.Json = False) -> None:
     """How good a router is on a log that it has not seen, beside all baselines."""
+    from duetto.policies import router as artefacts
     from duetto.programs import routing
 
     with console.stoppable("stopped"), console.Progressing() as progress:
@@ -135,9 +137,13 @@ def evaluate(folder: Folder, log: Log, columns: Named = "", as_json: running.Jso
         router, outcomes = _router(folder), _log(log, columns)
         progress(f"judging on {len(outcomes):,} prompts", 0, 1)
         lines, figures = routing.judge(router, outcomes)
+    seen = router.fitted_on.get("sha256") == artefacts.digest(outcomes)
+    if seen:
+        console.line("these are the prompts that the router was fitted on: it looks better than it is", "yellow")
     if as_json:
         console.emit(
             {
+                "fitted_on_these": seen,
                 "items": len(outcomes),
                 "small": float(outcomes.small.mean()),
                 "large": float(outcomes.large.mean()),
@@ -170,10 +176,12 @@ def serve(
 
     router = _router(folder)
     columns, start = Columns(prompt=prompt, answer=answer), time.time_ns()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # one bad byte must not end the service
     with console.stoppable("stopped"):
         for number, line in enumerate(sys.stdin, 1):
             try:
-                for asked, answered in prompts([line], columns, "input"):
+                for asked, answered in prompts([line], columns, "input", number):
                     _say(asdict(router.decide(asked, answered, ("serve", start, number))))
             except Error as error:
                 _say({"ask": True, "propensity": 1.0, "why": "an error, so asked", "line": number, "error": str(error)})

@@ -64,7 +64,7 @@ def read(path: str | Path, columns: Columns = Columns()) -> Outcomes:
 
 
 def prompts(
-    lines: Iterable[str], columns: Columns = Columns(), where: str = "input"
+    lines: Iterable[str], columns: Columns = Columns(), where: str = "input", first: int = 1
 ) -> Iterator[tuple[str, str | None]]:
     """(prompt, answer or None) of JSON lines, each as it is read; blank lines are passed over.
 
@@ -73,7 +73,7 @@ def prompts(
     Raises:
         DataError: a line that is neither; it names the line.
     """
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, first):
         if not line.strip():
             continue
         row = _json(line, f"{where}, line {number}")

@@ -59,6 +59,10 @@ def test_eval_shows_every_baseline(run: Callable[..., Any], folder: Path, tmp_pa
     lines = {line["name"]: line for line in found["routers"]}
     assert lines["router"]["apgr"]["low"] > lines["random"]["apgr"]["value"]
     assert lines["random"]["apgr"]["value"] == pytest.approx(0.5)
+    assert not found["fitted_on_these"]
+    own = run("route", "eval", folder, folder.parent / "log.jsonl")
+    assert "fitted on" in own.err
+    assert own.code == 0
     assert found["at_threshold"]["offload_rate"]["value"] == pytest.approx(0.5, abs=0.15)
 
 
@@ -73,7 +77,8 @@ def test_serve_answers_line_by_line(run: Callable[..., Any], folder: Path, monke
     assert hard["propensity"] == 1
     assert "gain" in hard["why"]
     assert cut["ask"]
-    assert "line 4 is no JSON" in cut["error"] or cut["line"] == 4
+    assert "input, line 4 is no JSON" in cut["error"]
+    assert cut["line"] == 4
     assert empty["ask"]
     assert empty["line"] == 5
 
