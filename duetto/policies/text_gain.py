@@ -5,7 +5,8 @@ its price. Difficulty alone is the wrong question: what both get wrong gains not
 preference for the same reason). The heads are the mean over several views of a text
 (:mod:`duetto.policies.text_views`), each regularised by how well it predicts what it has not seen, with whole users
 held out where there are users. A view that finds nothing predicts nearly the same for all and so hardly counts.
-Weighting the views by their own held-out errors (stacking) was tried and was worse for users that are not in the log.
+Weighting the views by their own held-out errors (stacking) was tried: better or far worse for users that are not in
+the log, depending on the folds.
 """
 
 from __future__ import annotations
