@@ -10,6 +10,7 @@ from duetto.policies.consent import Consented
 from duetto.policies.deadline import Deadline
 from duetto.policies.drift import DETECTORS, Watched
 from duetto.policies.dual import Dual
+from duetto.policies.embeddings import OnnxEmbedding, SentenceEmbedding
 from duetto.policies.epsilon_greedy import EpsilonGreedy
 from duetto.policies.least_available import LeastAvailable
 from duetto.policies.linucb import LinUCB
@@ -19,9 +20,11 @@ from duetto.policies.power_of_choice import PowerOfChoice
 from duetto.policies.promises import PROMISES
 from duetto.policies.reinforced import Environment, Reinforced
 from duetto.policies.risk import RiskControlled, promised
+from duetto.policies.router import Decision, Router
 from duetto.policies.scaling import SCALINGS
 from duetto.policies.scores import SCORES, Scored, confidence
 from duetto.policies.selection import Balanced, Disagreed, KCentre, LeastSure, RandomSample
+from duetto.policies.text_gain import TextGain
 from duetto.policies.thompson import Thompson
 from duetto.policies.threshold import Threshold
 
@@ -35,6 +38,7 @@ __all__ = [
     "Consented",
     "DETECTORS",
     "Deadline",
+    "Decision",
     "Disagreed",
     "Dual",
     "Environment",
@@ -47,6 +51,7 @@ __all__ = [
     "MODES",
     "OnlyInCloud",
     "OnlyOnDevice",
+    "OnnxEmbedding",
     "Oort",
     "OverSelected",
     "PROMISES",
@@ -57,9 +62,12 @@ __all__ = [
     "RandomSample",
     "Reinforced",
     "RiskControlled",
+    "Router",
     "SCALINGS",
     "SCORES",
     "Scored",
+    "SentenceEmbedding",
+    "TextGain",
     "Thompson",
     "Threshold",
     "Uniform",
