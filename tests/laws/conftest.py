@@ -19,19 +19,31 @@ from duetto import tree as trees
 from duetto.aggregation import CentredClip, GeometricMedian, Krum, Mean, Median, Stack, Trimmed
 from duetto.codecs import QSGD, Feedback, PowerSGD, Quantise, RandomK, Sign, TopK, Zstd
 from duetto.policies import (
+    OPINIONS,
+    Boosted,
     Budgeted,
     BySize,
     Calibrated,
     Deadline,
+    Ensemble,
+    LearnedCascade,
+    LearnedGain,
     LeastAvailable,
+    Logistic,
+    Neighbours,
+    Network,
     Oort,
     OverSelected,
     Poisson,
     PowerOfChoice,
+    Retrieval,
+    Spread,
     Threshold,
+    Tier,
+    Tiers,
     Uniform,
 )
-from duetto.types import Aggregator, Chain, Codec, Held, Policy
+from duetto.types import Aggregator, Chain, Codec, Held, Outcomes, Policy
 
 KINDS = {"codec": Codec, "aggregator": Aggregator, "policy": Policy}
 EXAMPLES: dict[type, list[Any]] = {
@@ -68,6 +80,17 @@ EXAMPLES: dict[type, list[Any]] = {
         Budgeted(Threshold(0.5, "energy"), 0.0),
         Budgeted(Threshold(0.5, "margin"), 1.0, step=0.5),
     ],
+    LearnedGain: [
+        LearnedGain(),
+        LearnedGain(Neighbours(5), 0.1),
+        LearnedGain(Boosted(10, least=3), 0.05),
+        LearnedGain(Network(4, steps=30), -0.1),
+    ],
+    LearnedCascade: [LearnedCascade(), LearnedCascade(0.2, Logistic(0.1))],
+    Ensemble: [Ensemble(measure) for measure in OPINIONS],
+    Spread: [Spread(), Spread("width", 0.1)],
+    Retrieval: [Retrieval(0.0), Retrieval(3.0, 2, LearnedGain())],
+    Tiers: [Tiers((Tier("edge", 0.01, 0.1), Tier("cloud", 0.1, 0.5)), 0.1), Tiers((Tier("cloud"),))],
     Uniform: [Uniform(3), Uniform(share=0.4)],
     Poisson: [Poisson(0.7)],
     BySize: [BySize(3)],
@@ -118,6 +141,8 @@ def states(part: Any) -> list[Any]:
     held = [Held.of(part)]
     if isinstance(part, Calibrated | Budgeted):
         held.append(part.fit(LOGITS, LABELS, np.arange(ITEMS) % 5))
+    elif hasattr(part, "fit"):
+        held.append(part.fit(Outcomes.of_classifiers(LOGITS, labels=LABELS, users=np.arange(ITEMS) % 5)))
     for each in held:
         trees.map(lambda leaf: leaf.setflags(write=False), each.state)
     return held
