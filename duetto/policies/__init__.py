@@ -6,15 +6,17 @@ from duetto.policies.calibrated import Calibrated
 from duetto.policies.cascade import LearnedCascade
 from duetto.policies.cohorts import BySize, Everyone, Poisson, Uniform
 from duetto.policies.deadline import Deadline
-from duetto.policies.ensemble import OPINIONS, Ensemble
+from duetto.policies.ensemble import Ensemble
 from duetto.policies.gain import LearnedGain
 from duetto.policies.heads import Boosted, Head, Logistic, Neighbours, Network
 from duetto.policies.least_available import LeastAvailable
 from duetto.policies.oort import Oort
+from duetto.policies.opinions import OPINIONS
 from duetto.policies.over_selected import OverSelected
 from duetto.policies.power_of_choice import PowerOfChoice
 from duetto.policies.retrieval import Retrieval
 from duetto.policies.scores import SCORES, Scored, confidence
+from duetto.policies.selected import Selected
 from duetto.policies.spread import Spread
 from duetto.policies.threshold import Threshold
 from duetto.policies.tiers import Tier, Tiers
@@ -47,6 +49,7 @@ __all__ = [
     "Retrieval",
     "SCORES",
     "Scored",
+    "Selected",
     "Spread",
     "Threshold",
     "Tier",

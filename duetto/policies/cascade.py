@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from duetto.errors import DataError
-from duetto.policies.gain import predicted, priced, two_heads
+from duetto.policies.gain import predicted, two_heads
 from duetto.policies.heads import Logistic
+from duetto.policies.price import priced
 from duetto.policies.scores import confidence
 from duetto.policies.signals import statistics
 from duetto.policies.threshold import sure, unanswered

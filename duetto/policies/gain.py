@@ -6,15 +6,14 @@ Two heads predict how good the small and the large model's answers are; their di
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from duetto.errors import ConfigError
 from duetto.policies.heads import Head, Logistic
+from duetto.policies.price import priced
 from duetto.policies.scores import confidence
 from duetto.policies.signals import reads, scaled, signals, standard
 from duetto.policies.threshold import sure, unanswered
@@ -26,8 +25,9 @@ from duetto.types import Held, Key, Move, Outcomes, Policy, Seen
 class LearnedGain(Policy[Mapping[str, Any]]):
     """Ask where the predicted gain is above the price of a call.
 
-    It reads the statistics of the device's answer and ``seen.features``, as far as it was fitted with them. Fitted
-    with features alone, it decides before the device has answered.
+    It reads the statistics of the device's answer, ``seen.features``, and what an ensemble's members ``seen.scores
+    [n, k, classes]`` think of the answer, as far as it was fitted with them. Fitted with features alone, it decides
+    before the device has answered.
 
     State: ``threshold`` (float64 scalar on the scale of the score, which is the negative gain); once fitted also
     ``reads``, ``scale`` and the two heads, ``small`` and ``large``. Before fitting it always asks.
@@ -91,34 +91,3 @@ def predicted(head: Head, state: Mapping[str, Any], x: np.ndarray) -> np.ndarray
     """The gain that two heads predict, ``[n]``."""
     columns = standard(x, state["scale"])
     return np.asarray(head.predict(state["large"], columns) - head.predict(state["small"], columns))
-
-
-def priced(price: float) -> None:
-    """Raises ConfigError where a price is not finite."""
-    if not math.isfinite(price):
-        raise ConfigError(f"a price of {price}", "state what a call costs in units of quality, such as 0.01")
-
-
-def worthwhile(scores: np.ndarray, gain: np.ndarray, shares: np.ndarray, price: float) -> float:
-    """The threshold below which asking pays best on these items: the largest sum of (gain - price) over what is asked.
-
-    It is where the isotonic regression of the gain on the score crosses the price (Barlow et al. 1972), without its
-    plateaus. Items of equal score are kept or asked together; where asking never pays, nobody is asked.
-
-    Args:
-        scores: ``[n]``; asked are the lowest.
-        gain: ``[n]`` what asking each brings.
-        shares: ``[n]`` what each counts.
-        price: of a call.
-
-    Returns:
-        A threshold: kept are scores of at least it.
-    """
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
-    won = np.cumsum((shares * (gain - price))[order])[ends]
-    best = int(np.argmax(won))
-    if won[best] <= 0:
-        return -math.inf
-    return math.inf if best + 1 == len(ends) else float(ordered[ends[best] + 1])

@@ -1,7 +1,8 @@
-"""What a learned router reads of an item: a few statistics of the device's answer, and features where there are any.
+"""What a learned router reads of an item: statistics of the device's answer, and what else there is.
 
 The statistics do not know which class is which, so that few calibration items go far: how sure the answer is by each
-of the scores, the largest probabilities in order, and the spread of the logits.
+of the scores, and the largest probabilities in order. Beside them stand features, where there are any, and what the
+members of an ensemble think of the answer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from duetto.errors import DataError
+from duetto.policies.opinions import OPINIONS, members_of, opinion
 from duetto.policies.scores import confidence
 from duetto.tree import Tree
 from duetto.types import Seen
@@ -18,7 +20,7 @@ _FLOOR = -30.0  # log-probabilities below are as good as none
 
 
 def reads(seen: Seen) -> np.ndarray:
-    """What there is to read: ``[classes, features]`` int64, 0 for what is missing.
+    """What there is to read: ``[classes, features, members]`` int64, 0 for what is missing.
 
     Raises:
         DataError: neither an answer nor features, or features that are not ``[n, d]`` numbers.
@@ -27,19 +29,25 @@ def reads(seen: Seen) -> np.ndarray:
     features = 0 if seen.features is None else _features(seen).shape[1]
     if not classes + features:
         raise DataError("items with neither an answer nor features", "give a router something to read")
-    return np.array([classes, features])
+    members = members_of(seen).shape[1] if classes and seen.scores is not None else 0
+    return np.array([classes, features, members])
 
 
 def signals(seen: Seen, wanted: np.ndarray) -> np.ndarray:
     """The columns ``[n, d]`` float64 that :func:`reads` promised.
 
     Raises:
-        DataError: answers or features that are missing, of another width, or not finite.
+        DataError: answers, features or members that are missing, of another width, or not finite.
     """
-    classes, width = wanted.tolist()
+    classes, width, count = wanted.tolist()
     columns = [statistics(seen)] if classes else []
     if classes and np.shape(seen.answer)[-1] != classes:
         raise DataError(f"answers of {np.shape(seen.answer)[-1]} classes", f"the router was fitted on {classes}")
+    if count:
+        members, own = members_of(seen), np.asarray(seen.answer).argmax(1)
+        if members.shape[1] != count:
+            raise DataError(f"{members.shape[1]} members", f"the router was fitted on {count}")
+        columns.append(np.stack([opinion(own, members, measure) for measure in OPINIONS], axis=1))
     if width:
         features = _features(seen)
         if features.shape[1] != width:

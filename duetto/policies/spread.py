@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from duetto.errors import ConfigError, DataError
-from duetto.policies.gain import priced, worthwhile
+from duetto.policies.price import priced, worthwhile
 from duetto.policies.threshold import sure, unanswered
 from duetto.types import Held, Key, Move, Outcomes, Policy, Seen
 
@@ -49,7 +49,7 @@ class Spread(Policy[Mapping[str, Any]]):
         return {"threshold": np.array(np.inf)}
 
     def fit(self, outcomes: Outcomes) -> Held[Mapping[str, Any]]:
-        """The threshold below which asking pays; see :func:`duetto.policies.gain.worthwhile`.
+        """The threshold below which asking pays; see :func:`duetto.policies.price.worthwhile`.
 
         Raises:
             DataError: no predictions, or some that are not finite.
