@@ -75,11 +75,10 @@ class LearnedCascade(Policy[Mapping[str, Any]]):
         """
         if "classes" not in state:
             return confidence(seen.answer)
-        if np.shape(seen.answer)[-1] != int(state["classes"]):
-            raise DataError(
-                f"answers of {np.shape(seen.answer)[-1]} classes", f"the cascade was fitted on {int(state['classes'])}"
-            )
-        return -predicted(self.head, state, _columns(seen))
+        columns, shape = _columns(seen), np.asarray(seen.answer).shape
+        if shape[1] != int(state["classes"]):
+            raise DataError(f"answers of shape {shape}", f"the cascade was fitted on {int(state['classes'])} classes")
+        return -predicted(self.head, state, columns)
 
 
 def _columns(seen: Seen) -> np.ndarray:

@@ -41,8 +41,10 @@ def signals(seen: Seen, wanted: np.ndarray) -> np.ndarray:
     """
     classes, width, count = wanted.tolist()
     columns = [statistics(seen)] if classes else []
-    if classes and np.shape(seen.answer)[-1] != classes:
-        raise DataError(f"answers of {np.shape(seen.answer)[-1]} classes", f"the router was fitted on {classes}")
+    if columns and np.asarray(seen.answer).shape[1] != classes:
+        raise DataError(
+            f"answers of shape {np.asarray(seen.answer).shape}", f"the router was fitted on {classes} classes"
+        )
     if count:
         members, own = members_of(seen), np.asarray(seen.answer).argmax(1)
         if members.shape[1] != count:

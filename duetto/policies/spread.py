@@ -78,4 +78,4 @@ class Spread(Policy[Mapping[str, Any]]):
         if not np.isfinite(given).all():
             raise DataError("predictions that are NaN or infinite", "the model diverged or its input is corrupt")
         apart = given.var(1) if self.measure == "variance" else np.abs(given[:, -1] - given[:, 0])
-        return -(apart.mean(1) if apart.ndim == 2 else apart)
+        return np.asarray(-(apart.mean(1) if apart.ndim == 2 else apart))

@@ -115,7 +115,7 @@ class Tiers(Policy[Mapping[str, Any]]):
         """
         if "reads" not in state:
             return confidence(seen.answer)
-        return -self._utility(state, seen).max(1)
+        return np.asarray(-self._utility(state, seen).max(1))
 
     def wanted(self, state: Mapping[str, Any], seen: Seen) -> np.ndarray:
         """The best peer of every item, ``[n]`` names, whether it is worth asking or not."""

@@ -150,7 +150,7 @@ def _public(task: Task) -> tuple[Rows, np.ndarray]:
 
 def _test(task: Task) -> tuple[Rows, np.ndarray]:
     parts = [task.group("unseen"), *(task.group("device", part) for part in task.parts)]
-    rows = Rows(*(np.concatenate([getattr(each, column) for each, _ in parts]) for column in ("x", "y")))
+    rows = Rows(np.concatenate([each.x for each, _ in parts]), np.concatenate([each.y for each, _ in parts]))
     return rows, np.concatenate([owners for _, owners in parts])
 
 
