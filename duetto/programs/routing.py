@@ -87,6 +87,7 @@ ROUTERS: Mapping[str, Router] = {
     "ensemble-votes": Router(Ensemble("votes"), siblings=5),
     "ensemble-information": Router(Ensemble("information"), siblings=5),
     "ensemble-pairs": Router(Ensemble("pairs"), siblings=5),
+    "ensemble-logistic": Router(LearnedGain(Logistic(100.0)), siblings=5),
     "ensemble-gain": Router(LearnedGain(_NETWORK), siblings=5, features=True, crossfit=True),
     "ensemble-together": Router(Ensemble("own"), siblings=5, together=True),
 }
