@@ -17,8 +17,7 @@ import numpy as np
 
 from duetto import tree as trees
 from duetto.errors import DataError, WireError
-from duetto.models import Net
-from duetto.models.net import channels_last, fitting, shared, to_tensor
+from duetto.models.features import last_features
 from duetto.tasks import Task, trained
 from duetto.tree import Tree
 from duetto.types import Outcomes, Rows, Seen, rng
@@ -120,25 +119,6 @@ def sibling(task: Task, rows: Rows, large: Tree, index: int, tell: Progress) -> 
         tell(f"training sibling {index} of the small model", step, steps)
 
     return sequential.run(task.teach_small, start, taught, (task.seed, "sibling", index), stepped).params
-
-
-def last_features(net: Net, params: Tree, x: np.ndarray) -> np.ndarray:
-    """What the last layer of a network reads, ``[n, d]`` float32; costs nothing beyond its answer.
-
-    Raises:
-        ConfigError: parameters of another network.
-    """
-    import torch
-    from torch.func import functional_call
-
-    whole = shared(net)
-    assert isinstance(whole, torch.nn.Sequential)
-    body, last = whole[:-1], f"{len(whole) - 1}."
-    tensors = {name: value for name, value in fitting(net, params).items() if not name.startswith(last)}
-    with torch.inference_mode():
-        rows = channels_last(to_tensor(np.asarray(x, np.float32)))
-        parts = [functional_call(body, tensors, (part,)) for part in torch.split(rows, 128)]
-    return np.asarray(torch.cat(parts).flatten(1).numpy())
 
 
 def _public(task: Task) -> tuple[Rows, np.ndarray]:
