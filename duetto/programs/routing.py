@@ -67,9 +67,10 @@ class Router:
 
 _PLAIN = tuple(Threshold(0.0, score) for score in ("margin", "max_softmax", "entropy", "energy"))
 _NETWORK = Network(decay=0.1)
+_THRESHOLDS = tuple(score.replace("_", "-") for score in SCORES)
 
 ROUTERS: Mapping[str, Router] = {
-    **{score.replace("_", "-"): Router(Threshold(0.0, score)) for score in SCORES},
+    **{name: Router(Threshold(0.0, score)) for name, score in zip(_THRESHOLDS, SCORES, strict=True)},
     "gain-logistic": Router(LearnedGain(Logistic(100.0))),
     "gain-neighbours": Router(LearnedGain(Neighbours())),
     "gain-boosted": Router(LearnedGain(Boosted())),
@@ -340,18 +341,17 @@ class Line:
 def lines(found: Sequence[Outcome]) -> list[Line]:
     """One line a task and router, in their order."""
     keys = list(dict.fromkeys((each.task, each.name) for each in found))
-    plain = {score.replace("_", "-") for score in SCORES}
     best: dict[tuple[str, int], Outcome] = {}
     for each in found:
         at = (each.task, each.seed)
-        if each.name in plain and (at not in best or each.area > best[at].area):
+        if each.name in _THRESHOLDS and (at not in best or each.area > best[at].area):
             best[at] = each
     made = []
     for task, name in keys:
         mine = [each for each in found if (each.task, each.name) == (task, name)]
         against = [best[task, each.seed] for each in mine if (task, each.seed) in best]
         over = None
-        if len(against) == len(mine) and name not in plain | set(BASELINES):
+        if len(against) == len(mine) and name not in _THRESHOLDS + BASELINES:
             over = _interval(
                 float(np.mean([one.area - two.area for one, two in zip(mine, against, strict=True)])),
                 np.mean([np.subtract(one.areas, two.areas) for one, two in zip(mine, against, strict=True)], axis=0),
@@ -377,7 +377,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def pictures(found: Sequence[Outcome], folder: Path) -> list[Path]:
-    """A result, a figure and a page for each task (its first seed), all routers in it; returns the pages."""
+    """A result, a figure with all routers, and a page for each task and seed; returns the pages."""
     pages = []
     for task, seed in dict.fromkeys((each.task, each.seed) for each in found):
         place = folder / f"{task}-seed-{seed}"
@@ -386,13 +386,16 @@ def pictures(found: Sequence[Outcome], folder: Path) -> list[Path]:
         drawn.save(place / "result.json")
         records.write(place / "records.jsonl", [])
         (place / "config.json").write_text(json.dumps({"task": task, "seed": seed, "program": "routing"}))
-        (place / "routers.svg").write_text(plot.tradeoff(drawn, 1000), encoding="utf-8")
+        (place / "routers.svg").write_text(plot.tradeoff(result(mine, folder.name, len(mine)), 1000), encoding="utf-8")
         pages.append(report.write(place, place / "report.html"))
     return pages
 
 
-def result(mine: Sequence[Outcome], name: str) -> Result:
-    """The routers of one task and seed, as a report shows them: the best ones are named first and drawn."""
+def result(mine: Sequence[Outcome], name: str, most: int = plot.SERIES - 1) -> Result:
+    """The routers of one task and seed, as a report shows them: the best first.
+
+    Drawn are the baselines, the best threshold on a single model, and the ``most`` best of the others.
+    """
     found = lines(mine)
     order = sorted(range(len(mine)), key=lambda i: -mine[i].area)
     rows = [
@@ -402,8 +405,12 @@ def result(mine: Sequence[Outcome], name: str) -> Result:
         )
         for i in order
     ]
+    plain = next((mine[i].name for i in order if mine[i].name in _THRESHOLDS), "")
+    others = [mine[i].name for i in order if mine[i].name not in (plain, *BASELINES)][:most]
     curves = [
-        Curve(each.name, each.curve[0], each.curve[1], each.name in BASELINES) for each in (mine[i] for i in order)
+        Curve(each.name, each.curve[0], each.curve[1], each.name in BASELINES)
+        for each in (mine[i] for i in order)
+        if each.name in (plain, *others, *BASELINES)
     ]
     large = mine[0].large
     best = found[next(i for i in order if mine[i].name not in BASELINES)] if len(mine) > len(BASELINES) else found[0]

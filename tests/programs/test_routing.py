@@ -90,7 +90,11 @@ def test_a_page_and_a_figure_a_task(found: tuple[Path, list[Outcome]]) -> None:
     assert [page.name for page in pages] == ["report.html"]
     text = pages[0].read_text()
     assert all(name in text for name in NAMES)
-    assert (pages[0].parent / "routers.svg").read_text().startswith("<svg")
+    figure = (pages[0].parent / "routers.svg").read_text()
+    assert all(name in figure for name in NAMES)
+    drawn = [curve.label for curve in routing.result(outcomes, "x", 1).curves if not curve.reference]
+    assert len(drawn) == 2
+    assert set(drawn) & {"margin", "max-softmax"}, "the best threshold is always there"
 
 
 def test_an_ensemble_may_answer_together() -> None:
