@@ -1,10 +1,10 @@
 """What a pair, and further small models beside it, say about the rows that routers are fitted on and judged by.
 
-The small model of a task gets siblings: the same recipe, other starts, each trained without one share of the training
-users. Together with it they are an ensemble (Lakshminarayanan, Pritzel, Blundell 2017); and every training row has a
-sibling that never saw its user, so that routers can learn from the training users too without taking what was learned
-by heart for knowledge (cross-fitting, the out-of-fold predictions of Wolpert 1992). Everything is kept in the run's
-folder: a sibling that is trained is not trained again.
+The small model of a task gets siblings: the same recipe and rows, other starts. Together with it they are an ensemble
+(Lakshminarayanan, Pritzel, Blundell 2017). Other models are trained without one share of the training users each, so
+that every training row has one that never saw its user, and routers can learn from the training users too without
+taking what was learned by heart for knowledge (cross-fitting, the out-of-fold predictions of Wolpert 1992). Everything
+is kept in the run's folder: what is trained is not trained again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from duetto.tasks import Task, trained
 from duetto.tree import Tree
 from duetto.types import Outcomes, Rows, Seen, rng
 
+FOLDS = 4
+"""Shares of the training users, each left out by one model."""
+
 Progress = Callable[[str, float, float], None]
 
 
@@ -32,8 +35,8 @@ class Heard:
     Attributes:
         user: [n] whose row each is.
         truth: [n] int64 labels.
-        small: [n, classes] float32 logits of the device's model (on training rows: of a sibling that never saw the
-            row's user).
+        small: [n, classes] float32 logits of the device's model (on training rows: of a model by the same recipe that
+            never saw the row's user).
         large: [n, classes] float32 logits of the cloud's model.
         siblings: [n, k, classes] float32 logits of the small model and its siblings, the small model first.
         features: [n, d] float32, what the small model's last layer reads.
@@ -69,15 +72,16 @@ def heard(task: Task, siblings: int, folder: Path, tell: Progress, cache: Path |
     """
     pair = trained(task, cache, lambda what, step, of: tell(f"training the {what}", step, of))
     public, owners = _public(task)
-    fold = folds(owners, siblings - 1, task.seed)
-    members = [pair.small]
-    for i in range(siblings - 1):
-        path = folder / f"{task.name}-sibling-{i + 1}.safetensors"
+    fold = folds(owners, FOLDS, task.seed)
+
+    def kept(name: str, rows: np.ndarray) -> Tree:
+        path = folder / f"{task.name}-{name}.safetensors"
         if not path.exists():
-            kept = fold != i if siblings > 2 else np.ones(len(owners), bool)
-            rows = Rows(public.x[kept], public.y[kept])
-            write(path, sibling(task, rows, pair.large, i + 1, tell))
-        members.append(read(path))
+            write(path, again(task, Rows(public.x[rows], public.y[rows]), pair.large, name, tell))
+        return read(path)
+
+    members = [pair.small, *(kept(f"sibling-{i}", fold >= 0) for i in range(1, siblings))]
+    blind = [kept(f"fold-{i}", fold != i) for i in range(FOLDS)]
     groups = {"train": (public, owners), "calibration": task.group("calibration"), "test": _test(task)}
     said: dict[str, Heard] = {}
     for group, (rows, user) in groups.items():
@@ -86,8 +90,9 @@ def heard(task: Task, siblings: int, folder: Path, tell: Progress, cache: Path |
             tell(f"answering the {group} users", len(said), len(groups))
             each = np.stack([task.small.logits(params, rows.x) for params in members], axis=1)
             small = each[:, 0]
-            if group == "train" and siblings > 2:
-                small = each[np.arange(len(rows)), 1 + fold]
+            if group == "train":
+                unseen = np.stack([task.small.logits(params, rows.x) for params in blind], axis=1)
+                small = unseen[np.arange(len(rows)), fold]
             write(
                 path,
                 {
@@ -108,17 +113,17 @@ def folds(owners: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.asarray(rng((seed, "folds")).permutation(len(names)) % max(1, count))[which]
 
 
-def sibling(task: Task, rows: Rows, large: Tree, index: int, tell: Progress) -> Tree:
-    """A small model by the task's own recipe, from another start, in another order."""
+def again(task: Task, rows: Rows, large: Tree, name: str, tell: Progress) -> Tree:
+    """A small model by the task's own recipe, from another start, in another order; ``name`` draws both."""
     from duetto.training import sequential
 
     taught = {"x": rows.x, "y": rows.y, "teacher": task.large.logits(large, rows.x)}
-    start = {"params": task.small.init(task.seed * 1000 + index)}
+    start = {"params": task.small.init(int(rng((task.seed, name)).integers(2**31)))}
 
     def stepped(step: int, steps: int) -> None:
-        tell(f"training sibling {index} of the small model", step, steps)
+        tell(f"training the small model again, {name}", step, steps)
 
-    return sequential.run(task.teach_small, start, taught, (task.seed, "sibling", index), stepped).params
+    return sequential.run(task.teach_small, start, taught, (task.seed, name), stepped).params
 
 
 def _public(task: Task) -> tuple[Rows, np.ndarray]:

@@ -1,11 +1,11 @@
 """All routers on all tasks, side by side: the same pair, the same users, one table.
 
-A router is fitted on calibration users (some also on what siblings of the small model said about training users that
-they never saw) and judged on all others, every user counting the same. What counts is the whole curve of accuracy over
-the share of inputs asked: its area, with intervals over redrawn users, and paired with the best threshold on a single
-model, which is picked *after* the fact, the best of four on the test users. What a router costs the device stands in
-its row: an ensemble of five computes five times as much. A run is a folder with one file a task, seed and router; what
-is there is not done again.
+A router is fitted on calibration users (some also on what models by the small model's recipe said about training users
+that they never saw) and judged on all others, every user counting the same. What counts is the whole curve of accuracy
+over the share of inputs asked: its area, with intervals over redrawn users, and paired with the best threshold on a
+single model, which is picked *after* the fact, the best of four on the test users. What a router costs the device
+stands in its row: an ensemble of five computes five times as much. A run is a folder with one file a task, seed and
+router; what is there is not done again.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Settings:
     """What is compared.
 
     Attributes:
-        siblings: small models trained beside the pair's own, for ensembles and for cross-fitting, itself included.
+        siblings: small models of an ensemble, the pair's own included.
         redraws: of the test users, for the intervals.
     """
 
@@ -110,8 +110,8 @@ class Settings:
     redraws: int = 1000
 
     def __post_init__(self) -> None:
-        if self.siblings < 3 or self.redraws < 1:
-            raise ConfigError(f"{self.siblings} siblings, {self.redraws} redraws", "use at least 3, and 1")
+        if self.siblings < 2 or self.redraws < 1:
+            raise ConfigError(f"{self.siblings} siblings, {self.redraws} redraws", "use at least 2, and 1")
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def judged(name: str, said: Mapping[str, Heard], task: str, seed: int, settings:
         score = outcomes.gain if name == "oracle-gain" else np.zeros(len(outcomes))
     else:
         router = ROUTERS[name]
-        outcomes, compute = given(test, router), router.siblings
+        outcomes, compute = given(test, router), min(router.siblings, settings.siblings)
         score = -_scored(router, said, outcomes.seen)
     small, large, shares = outcomes.small, outcomes.large, outcomes.shares
     ask, accuracy = pareto.curve(score, small, large, shares)
