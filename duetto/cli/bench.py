@@ -142,7 +142,7 @@ def routers_table(found: list[Routed], title: str) -> Table:
     from rich.table import Table
 
     shown = Table(title=title, box=None, header_style="bold", title_justify="left")
-    shown.add_column("")
+    shown.add_column("", no_wrap=True)
     columns = ("device", "area, %", "APGR", "of oracle", "ask at -0.5", "at -1", "at -2", "over best threshold")
     for column in columns:
         shown.add_column(column, justify="right")

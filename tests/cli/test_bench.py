@@ -35,7 +35,7 @@ def test_help_has_examples(run: Callable[..., Any]) -> None:
 
 
 def test_routers_in_a_table_and_json(run: Callable[..., Any]) -> None:
-    quick = ("bench", "routing", "--tasks", "digits", "--siblings", "3", "--redraws", "20",
+    quick = ("bench", "routing", "--tasks", "digits", "--siblings", "2", "--redraws", "20",
              "--routers", "random,margin,gain-logistic", "--name", "routers")  # fmt: skip
     shown = run(*quick).out
     assert "gain-logistic" in shown
