@@ -126,8 +126,9 @@ def routing() -> click.Command:
             console.emit({"settings": asdict(what.settings), "lines": [asdict(line) for line in found]})
             return
         for task in what.tasks:
-            own = next(each for each in outcomes if each.task == task)
-            title = f"{task}: {own.users} users, small {own.small:.1%}, large {own.large:.1%}"
+            own = [each for each in outcomes if each.task == task and each.name == what.names[0]]
+            small, large = (sum(getattr(each, side) for each in own) / len(own) for side in ("small", "large"))
+            title = f"{task}: {own[0].users} users, {len(own)} seeds, small {small:.1%}, large {large:.1%}"
             console.out().print(routers_table([line for line in found if line.task == task], title))
         for page in pages:
             console.out().print(f"Report: {page}", soft_wrap=True)
