@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from duetto.programs.federated import Line
+    from duetto.programs.routing import Line as Routed
 
 EXAMPLES = console.examples(
     ("duetto bench federated --task handwriting", "all algorithms on real writers, three seeds"),
     ("duetto bench federated --task cifar --partition dirichlet:0.1 --algorithms fedavg,scaffold,feddyn", ""),
     ("duetto bench federated --rounds 20 --seeds 0 --name quick --json", "for machines"),
+    ("duetto bench routing --tasks digits,activity", "all routers, one table a task"),
 )
 
 
@@ -32,11 +34,12 @@ class Benches(console.Commands):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All of them."""
-        return ["federated"]
+        return ["federated", "routing"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """One of them."""
-        return federated() if name == "federated" else None
+        made = {"federated": federated, "routing": routing}
+        return made[name]() if name in made else None
 
 
 app = typer.Typer(cls=Benches, rich_markup_mode="rich", epilog=EXAMPLES)
@@ -44,7 +47,7 @@ app = typer.Typer(cls=Benches, rich_markup_mode="rich", epilog=EXAMPLES)
 
 @app.callback(invoke_without_command=True)
 def bench(ctx: typer.Context) -> None:
-    """Compare algorithms with each other and with their baselines, by user."""
+    """Compare algorithms or routers with each other and with their baselines, by user."""
     console.help_alone(ctx)
 
 
@@ -92,6 +95,81 @@ def federated() -> click.Command:
     single = typer.Typer(add_completion=False, rich_markup_mode="rich")
     single.command("federated", epilog=EXAMPLES)(flags.taking(run, flags.of(Settings)))
     return typer.main.get_command(single)
+
+
+def routing() -> click.Command:
+    """The command that compares routers."""
+    from duetto.programs.routing import BASELINES, ROUTERS, TASKS, Settings
+
+    def run(
+        tasks: Annotated[
+            str, typer.Option(help=f"Some of {', '.join(running.TASKS)}, with commas between, or all.")
+        ] = "all",
+        routers: Annotated[str, typer.Option(help="Which, with commas between, or all.")] = "all",
+        seeds: Annotated[str, typer.Option(help="Each draws its own users and models.")] = "0",
+        name: Annotated[str, typer.Option(help="Of the run.")] = "routing",
+        runs_dir: running.RunsDir = Path("runs"),
+        fresh: running.Fresh = False,
+        as_json: running.Json = False,
+        **chosen: Any,
+    ) -> None:
+        """Routers on small/large pairs: same users, same models, one table; random and the oracle beside them."""
+        from duetto.programs import routing, runs
+
+        what = routing.Comparison(
+            TASKS if tasks == "all" else tuple(tasks.split(",")),
+            (*BASELINES, *ROUTERS) if routers == "all" else tuple(routers.split(",")),
+            parse(seeds),
+            Settings(**chosen),
+        )
+        into = running.place(runs_dir, name)
+        if fresh:
+            runs.forget(into)
+        with console.stoppable(running.STOPPED), console.Progressing() as progress:
+            outcomes = routing.compare(what, into, progress)
+            found = routing.lines(outcomes)
+            pages = routing.pictures(outcomes, into)
+        if as_json:
+            console.emit({"settings": asdict(what.settings), "lines": [asdict(line) for line in found]})
+            return
+        for task in what.tasks:
+            own = [each for each in outcomes if each.task == task and each.name == what.names[0]]
+            small, large = (sum(getattr(each, side) for each in own) / len(own) for side in ("small", "large"))
+            title = f"{task}: {own[0].users} users, {len(own)} seeds, small {small:.1%}, large {large:.1%}"
+            console.out().print(routers_table([line for line in found if line.task == task], title))
+        for page in pages:
+            console.out().print(f"Report: {page}", soft_wrap=True)
+
+    single = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    single.command("routing", epilog=EXAMPLES)(flags.taking(run, flags.of(Settings)))
+    return typer.main.get_command(single)
+
+
+def routers_table(found: list[Routed], title: str) -> Table:
+    """One task's routers for a terminal; what is above or below the best threshold with certainty stands out."""
+    from rich.table import Table
+
+    shown = Table(title=title, box=None, header_style="bold", title_justify="left")
+    shown.add_column("", no_wrap=True)
+    columns = ("device", "area, %", "APGR", "of oracle", "ask at -0.5", "at -1", "at -2", "over best threshold")
+    for column in columns:
+        shown.add_column(column, justify="right")
+    for line in found:
+        over = _interval(line.over)
+        if line.over is not None and line.over[1] > 0:
+            over = f"[green]{over}[/]"
+        elif line.over is not None and line.over[2] < 0:
+            over = f"[red]{over}[/]"
+        middle, low, high = (100 * each for each in line.area)
+        shown.add_row(
+            line.name,
+            f"{line.compute}x",
+            f"{middle:.2f} ({low:.2f} to {high:.2f})",
+            *("" if math.isnan(value) else f"{value:.3f}" for value in (line.apgr, line.oracle)),
+            *(_percent(value) for value in line.asked),
+            over,
+        )
+    return shown
 
 
 def table(found: list[Line], title: str) -> Table:

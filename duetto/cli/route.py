@@ -18,7 +18,7 @@ from duetto.cli import console, running
 if TYPE_CHECKING:
     from duetto.evaluation.routing import Interval, Routed
     from duetto.policies.router import Router
-    from duetto.programs.routing import Finding
+    from duetto.programs.route import Finding
     from duetto.types import Outcomes
 
 app = typer.Typer(
@@ -87,7 +87,7 @@ def fit(
     from duetto.policies import router as artefacts
     from duetto.policies.embeddings import embedding
     from duetto.policies.text_gain import TextGain
-    from duetto.programs import routing
+    from duetto.programs import route as program
 
     policy = TextGain(
         offload_rate=rate,
@@ -100,7 +100,7 @@ def fit(
         progress("reading the log", 0, 1)
         outcomes = _log(log, columns)
         progress(f"fitting on {len(outcomes):,} prompts", 0, 1)
-        fitted = routing.fit(policy, outcomes)
+        fitted = program.fit(policy, outcomes)
         artefacts.save(fitted, out)
     if as_json:
         console.emit({"artefact": str(out), "fitted_on": fitted.fitted_on, "promise": fitted.promise})
@@ -114,7 +114,7 @@ def fit(
         soft_wrap=True,
     )
     shown.print("What it promises for prompts like these, held out, with 95 % intervals:\n")
-    for name, says in routing.FIGURES.items():
+    for name, says in program.FIGURES.items():
         if (stored := fitted.promise[name]) is not None:
             shown.print(f"  {name:<13} {_stored(stored):<27} [dim]{says}[/]", soft_wrap=True)
     shown.print(f"\nRouter: {out}", soft_wrap=True, markup=False)
@@ -130,13 +130,13 @@ def fit(
 def evaluate(folder: Folder, log: Log, columns: Named = "", as_json: running.Json = False) -> None:
     """How good a router is on a log that it has not seen, beside all baselines."""
     from duetto.policies import router as artefacts
-    from duetto.programs import routing
+    from duetto.programs import route as program
 
     with console.stoppable("stopped"), console.Progressing() as progress:
         progress("reading", 0, 1)
         router, outcomes = _router(folder), _log(log, columns)
         progress(f"judging on {len(outcomes):,} prompts", 0, 1)
-        lines, figures = routing.judge(router, outcomes)
+        lines, figures = program.judge(router, outcomes)
     seen = router.fitted_on.get("sha256") == artefacts.digest(outcomes)
     if seen:
         console.line("these are the prompts that the router was fitted on: it looks better than it is", "yellow")
@@ -194,10 +194,10 @@ def serve(
 )
 def check(folder: Folder, log: Log, columns: Named = "", as_json: running.Json = False) -> None:
     """Whether a router still keeps its promise on fresh data; exit code 3 when it does not."""
-    from duetto.programs import routing
+    from duetto.programs import route as program
 
     router, outcomes = _router(folder), _log(log, columns)
-    findings = routing.check(router, outcomes)
+    findings = program.check(router, outcomes)
     holds = all(each.holds for each in findings)
     if as_json:
         console.emit({"holds": holds, "items": len(outcomes), "findings": [asdict(each) for each in findings]})
@@ -213,7 +213,7 @@ def check(folder: Folder, log: Log, columns: Named = "", as_json: running.Json =
 
 def _log(path: Path, named: str) -> Outcomes:
     from duetto.errors import ConfigError
-    from duetto.programs import routing
+    from duetto.programs import route as program
     from duetto.tasks.queries import Columns
 
     names: dict[str, str] = {}
@@ -222,7 +222,7 @@ def _log(path: Path, named: str) -> Outcomes:
         if not sign or name not in Columns.__dataclass_fields__:
             raise ConfigError(f"--columns {each!r}", f"write NAME=COLUMN, of {', '.join(Columns.__dataclass_fields__)}")
         names[name] = column
-    return routing.log(path, Columns(**names))
+    return program.log(path, Columns(**names))
 
 
 def _router(folder: Path) -> Router:

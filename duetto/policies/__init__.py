@@ -5,32 +5,42 @@ from duetto.policies.availability import MODES, OnlyInCloud, OnlyOnDevice, Prefe
 from duetto.policies.budgeted import Budgeted
 from duetto.policies.calibrated import Calibrated
 from duetto.policies.capped import Capped
+from duetto.policies.cascade import LearnedCascade
 from duetto.policies.cohorts import BySize, Everyone, Poisson, Uniform
 from duetto.policies.consent import Consented
 from duetto.policies.deadline import Deadline
 from duetto.policies.drift import DETECTORS, Watched
 from duetto.policies.dual import Dual
 from duetto.policies.embeddings import OnnxEmbedding, SentenceEmbedding
+from duetto.policies.ensemble import Ensemble
 from duetto.policies.epsilon_greedy import EpsilonGreedy
+from duetto.policies.gain import LearnedGain
+from duetto.policies.heads import Boosted, Head, Logistic, Neighbours, Network
 from duetto.policies.least_available import LeastAvailable
 from duetto.policies.linucb import LinUCB
 from duetto.policies.oort import Oort
+from duetto.policies.opinions import OPINIONS
 from duetto.policies.over_selected import OverSelected
 from duetto.policies.power_of_choice import PowerOfChoice
 from duetto.policies.promises import PROMISES
 from duetto.policies.reinforced import Environment, Reinforced
+from duetto.policies.retrieval import Retrieval
 from duetto.policies.risk import RiskControlled, promised
 from duetto.policies.router import Decision, Router
 from duetto.policies.scaling import SCALINGS
 from duetto.policies.scores import SCORES, Scored, confidence
+from duetto.policies.selected import Selected
 from duetto.policies.selection import Balanced, Disagreed, KCentre, LeastSure, RandomSample
+from duetto.policies.spread import Spread
 from duetto.policies.text_gain import TextGain
 from duetto.policies.thompson import Thompson
 from duetto.policies.threshold import Threshold
+from duetto.policies.tiers import Tier, Tiers
 
 __all__ = [
     "Audited",
     "Balanced",
+    "Boosted",
     "Budgeted",
     "BySize",
     "Calibrated",
@@ -41,14 +51,22 @@ __all__ = [
     "Decision",
     "Disagreed",
     "Dual",
+    "Ensemble",
     "Environment",
     "EpsilonGreedy",
     "Everyone",
+    "Head",
     "KCentre",
+    "LearnedCascade",
+    "LearnedGain",
     "LeastAvailable",
     "LeastSure",
     "LinUCB",
+    "Logistic",
     "MODES",
+    "Neighbours",
+    "Network",
+    "OPINIONS",
     "OnlyInCloud",
     "OnlyOnDevice",
     "OnnxEmbedding",
@@ -61,15 +79,20 @@ __all__ = [
     "PreferOnDevice",
     "RandomSample",
     "Reinforced",
+    "Retrieval",
     "RiskControlled",
     "Router",
     "SCALINGS",
     "SCORES",
     "Scored",
+    "Selected",
     "SentenceEmbedding",
+    "Spread",
     "TextGain",
     "Thompson",
     "Threshold",
+    "Tier",
+    "Tiers",
     "Uniform",
     "Watched",
     "confidence",

@@ -43,3 +43,18 @@ def test_unknown_names_are_one_line(run: Callable[..., Any]) -> None:
 def test_help_has_examples(run: Callable[..., Any]) -> None:
     assert "duetto bench federated" in run("bench", "federated", "--help").out
     assert "federated" in run("bench").out
+
+
+def test_routers_in_a_table_and_json(run: Callable[..., Any]) -> None:
+    quick = ("bench", "routing", "--tasks", "digits", "--siblings", "2", "--redraws", "20",
+             "--routers", "random,margin,gain-logistic", "--name", "routers")  # fmt: skip
+    shown = run(*quick).out
+    assert "gain-logistic" in shown
+    found = json.loads(run(*quick, "--json").out)
+    assert [line["name"] for line in found["lines"]] == ["random", "margin", "gain-logistic"]
+    assert f"{100 * found['lines'][1]['area'][0]:.2f}" in shown
+    assert found["settings"]["redraws"] == 20
+    for words, said in ((("--routers", "luck"), "luck"), (("--tasks", "chess"), "chess")):
+        done = run("bench", "routing", "--name", "other", *words)
+        assert done.code == 2
+        assert said in done.error

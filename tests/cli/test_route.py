@@ -30,10 +30,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A router that was fitted once, from Python."""
     from duetto.policies import TextGain
     from duetto.policies import router as artefacts
-    from duetto.programs import routing
+    from duetto.programs import route
 
     home = tmp_path_factory.mktemp("route")
-    fitted = routing.fit(TextGain(price=0.5, bits=10), routing.log(write(home / "log.jsonl", 0)), redrawn=100)
+    fitted = route.fit(TextGain(price=0.5, bits=10), route.log(write(home / "log.jsonl", 0)), redrawn=100)
     return artefacts.save(fitted, home / "router")
 
 

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -19,8 +20,10 @@ from duetto import tree as trees
 from duetto.aggregation import CentredClip, GeometricMedian, Krum, Mean, Median, Stack, Trimmed
 from duetto.codecs import QSGD, Feedback, PowerSGD, Quantise, RandomK, Sign, TopK, Zstd
 from duetto.policies import (
+    OPINIONS,
     Audited,
     Balanced,
+    Boosted,
     Budgeted,
     BySize,
     Calibrated,
@@ -29,25 +32,36 @@ from duetto.policies import (
     Deadline,
     Disagreed,
     Dual,
+    Ensemble,
     EpsilonGreedy,
     KCentre,
+    LearnedCascade,
+    LearnedGain,
     LeastAvailable,
     LeastSure,
     LinUCB,
+    Logistic,
+    Neighbours,
+    Network,
     Oort,
     OverSelected,
     Poisson,
     PowerOfChoice,
     RandomSample,
     Reinforced,
+    Retrieval,
     RiskControlled,
+    Selected,
+    Spread,
     TextGain,
     Thompson,
     Threshold,
+    Tier,
+    Tiers,
     Uniform,
     Watched,
 )
-from duetto.types import Aggregator, Chain, Codec, Held, Outcomes, Policy
+from duetto.types import Aggregator, Chain, Codec, Held, Outcomes, Policy, Seen
 
 KINDS = {"codec": Codec, "aggregator": Aggregator, "policy": Policy}
 EXAMPLES: dict[type, list[Any]] = {
@@ -99,6 +113,18 @@ EXAMPLES: dict[type, list[Any]] = {
         Audited(Threshold(0.5, "energy"), 0.01),
     ],
     Watched: [Watched(Audited(Calibrated(), 0.1)), Watched(Calibrated(), "kswin", ("confidence",), every=100)],
+    LearnedGain: [
+        LearnedGain(),
+        LearnedGain(Neighbours(5), 0.1),
+        LearnedGain(Boosted(10, least=3), 0.05),
+        LearnedGain(Network(4, steps=30), -0.1),
+    ],
+    LearnedCascade: [LearnedCascade(), LearnedCascade(0.2, Logistic(0.1))],
+    Ensemble: [Ensemble(measure) for measure in OPINIONS],
+    Selected: [Selected((Threshold(0.5), LearnedGain(), LearnedCascade()), folds=3)],
+    Spread: [Spread(), Spread("width", 0.1)],
+    Retrieval: [Retrieval(0.0), Retrieval(3.0, 2, LearnedGain())],
+    Tiers: [Tiers((Tier("edge", 0.01, 0.1), Tier("cloud", 0.1, 0.5)), 0.1), Tiers((Tier("cloud"),))],
     Uniform: [Uniform(3), Uniform(share=0.4)],
     Poisson: [Poisson(0.7)],
     BySize: [BySize(3)],
@@ -126,6 +152,8 @@ DRAW = np.random.default_rng(7)
 LOGITS = DRAW.normal(size=(ITEMS, CLASSES)) * 3
 LABELS = np.where(DRAW.random(ITEMS) < 0.8, LOGITS.argmax(axis=1), 0)
 OUTCOMES = Outcomes.of_classifiers(LOGITS, None, LABELS, np.arange(ITEMS) % 5)
+TEXTS = np.array([f"What is {i} times {i + 1}, or is it {'even' if i % 2 else 'odd'}?" for i in range(ITEMS)], object)
+WRITTEN = replace(OUTCOMES, seen=Seen(features={"prompt": TEXTS}, size=ITEMS))
 
 
 @cache
@@ -161,8 +189,8 @@ def examples(cls: type) -> list[Any]:
 def states(part: Any) -> list[Any]:
     """A policy with its first state, and with a fitted one where it can be fitted; nobody can write to them."""
     held = [Held.of(part)]
-    if not is_cohort(part) and hasattr(part, "fit"):
-        held.append(part.fit(OUTCOMES))
+    if hasattr(part, "fit"):
+        held.append(part.fit(WRITTEN if isinstance(part, TextGain) else OUTCOMES))
     for each in held:
         trees.map(lambda leaf: leaf.setflags(write=False), each.state)
     return held

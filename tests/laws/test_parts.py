@@ -7,7 +7,10 @@ from typing import Any, get_origin
 
 import pytest
 
+from duetto.policies import Boosted, Logistic, Neighbours, Network, Tier
 from duetto.types import Aggregator, Codec, Policy
+
+BELOW = (Boosted, Logistic, Neighbours, Network, Tier)  # what parts are made of
 
 
 def test_every_part_has_an_example(without_example: list[str]) -> None:
@@ -30,7 +33,7 @@ def test_a_part_is_frozen_and_hashable(part: Any) -> None:
 
 
 def test_the_repr_of_a_part_builds_it_again(part: Any, classes: dict[type, str]) -> None:
-    names = {cls.__name__: cls for cls in classes} | {"inf": math.inf}
+    names = {cls.__name__: cls for cls in (*classes, *BELOW)} | {"inf": math.inf}
     assert eval(repr(part), names) == part
 
 
