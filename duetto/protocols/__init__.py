@@ -1,9 +1,9 @@
 """Conversations between parties, as coroutines; every part arrives as an argument."""
 
-from duetto.protocols.answer import Unanswered, answer
+from duetto.protocols.answer import Unanswered, answer, disagreement
 from duetto.protocols.buffered import buffered
 from duetto.protocols.coded import Coded
 from duetto.protocols.collect import Plain
 from duetto.protocols.rounds import rounds
 
-__all__ = ["Coded", "Plain", "Unanswered", "answer", "buffered", "rounds"]
+__all__ = ["Coded", "Plain", "Unanswered", "answer", "buffered", "disagreement", "rounds"]

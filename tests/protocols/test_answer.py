@@ -12,15 +12,31 @@ from hypothesis import strategies as st
 
 from duetto.codecs import Quantise, Zstd
 from duetto.errors import DataError
-from duetto.policies import MODES, Threshold
-from duetto.protocols import Coded, Unanswered, answer
+from duetto.policies import MODES, Audited, LinUCB, Threshold
+from duetto.protocols import Coded, Unanswered, answer, disagreement
 from duetto.simulation import energy
 from duetto.simulation.engine import simulate
 from duetto.simulation.fleet import fleet
 from duetto.simulation.link import Link, Network, offline
 from duetto.simulation.traces import constant
 from duetto.tree import Tree
-from duetto.types import Action, Answer, Chain, Held, Key, Local, Move, Party, Peer, Policy, Record, Seen, Skill, Work
+from duetto.types import (
+    Action,
+    Answer,
+    Chain,
+    Held,
+    Key,
+    Local,
+    Move,
+    Outcomes,
+    Party,
+    Peer,
+    Policy,
+    Record,
+    Seen,
+    Skill,
+    Work,
+)
 
 LINK = Link(constant(8), constant(8), 0.1)
 ONLINE, GONE = Network("online", (LINK,), "4g"), Network("gone", (offline(LINK, 0.0),), "4g")
@@ -342,3 +358,54 @@ def test_answers_of_many_devices_at_once_are_those_of_each_alone():
         network=ONLINE,
     )
     assert said == {f"user-{i}": [True] * 3 for i in range(5)}
+
+
+# ---------------------------------------------------------------------------------------------- what a policy learns
+
+
+@dataclass(frozen=True)
+class Pupil(Script):
+    """Keeps what it was taught: the stage, the action, the reward, and what it had been told of the item."""
+
+    def learn(self, state: Any, seen: Seen, move: Move, reward: Any) -> Any:
+        battery = None if seen.battery is None else float(seen.battery[0])
+        return {**state, "taught": (seen.stage, int(move.action[0]), float(reward[0]), battery)}
+
+
+KNOWN = Seen(battery=np.array([0.25]), link={"up_mbps": np.array([3.0])})
+
+
+@pytest.mark.parametrize(
+    ("network", "actions", "taught"),
+    [
+        (ONLINE, (Action.GO, Action.STOP), (1, Action.STOP, np.nan, 0.25)),
+        (ONLINE, (Action.GO, Action.ASK), (1, Action.ASK, 1.0, 0.25)),
+        (GONE, (Action.GO, Action.ASK), (1, Action.ASK, np.nan, 0.25)),
+        (ONLINE, (Action.ASK, Action.STOP), (0, Action.ASK, 1.0, 0.25)),
+    ],
+)
+def test_a_policy_is_taught_by_what_it_heard(network: Network, actions: Any, taught: Any) -> None:
+    held = Held.of(Pupil(actions))
+    walked(held, network=network, known=KNOWN, reward=disagreement, deadline=5.0)
+    np.testing.assert_equal(held.state["taught"], taught)
+    untaught = Held.of(Pupil(actions))
+    walked(untaught, network=network, known=KNOWN, deadline=5.0)
+    assert "taught" not in untaught.state
+
+
+def test_audits_and_bandits_learn_while_they_answer() -> None:
+    outcomes = Outcomes.of_classifiers(np.eye(3)[[0, 1, 2, 0]], np.eye(3)[[0, 1, 2, 1]])
+    audited = Audited(Threshold(0.0), 0.1, share=0.999999).fit(outcomes)
+    audited.state = {**audited.state, "threshold": np.array(0.0)}
+    walked(audited, reward=disagreement)
+    assert int(audited.state["audits"]) == int(audited.state["learned"]) == 1
+    assert float(audited.state["paid"]) == pytest.approx(1 / 0.999999)
+    bandit = Held.of(LinUCB())
+    before = bandit.save()
+    walked(bandit, known=KNOWN, reward=lambda own, said: 0.7)
+    assert bandit.save() != before
+
+
+def test_answers_disagree_where_their_classes_do() -> None:
+    same, other = {"logits": np.array([1.0, 3.0])}, {"logits": np.array([2.0, 1.0])}
+    assert [disagreement(own, same) for own in (None, same, other)] == [1.0, 0.0, 1.0]
