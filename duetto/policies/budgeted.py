@@ -17,8 +17,6 @@ small step asks for the least sure more strictly; a large one makes up for burst
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -92,20 +90,17 @@ class Budgeted(Policy[Mapping[str, Any]]):
         """Stop or ask, item after item."""
         if (move := unanswered(seen)) is not None:
             return state, move
-        window = deque(state["window"].tolist())
-        ordered, items, asked = sorted(window), int(state["seen"]), int(state["asked"])
+        window, items, asked = state["window"], int(state["seen"]), int(state["asked"])
         rate, keep = self.offload_rate, []
         for score in self._scores(state["inner"], seen).tolist():
-            low, high = bisect_left(ordered, score), bisect_right(ordered, score)
-            rank = (low + high) / 2 / len(ordered) if ordered else 0.5
+            below, above = np.count_nonzero(window < score), np.count_nonzero(window > score)
+            # Its rank is the middle of those that are equal.
+            rank = (below + len(window) - above) / 2 / len(window) if len(window) else 0.5
             # A rank reaches 1, as does the threshold of a rate of 1, which is to ask always.
             keep.append(rate < 1 and rank >= rate + self.step * (rate * items - asked))
             items, asked = items + 1, asked + (not keep[-1])
-            ordered.insert(high, score)
-            window.append(score)
-            if len(window) > self.window:
-                del ordered[bisect_left(ordered, window.popleft())]
-        after = {"inner": state["inner"], "window": np.array(window, np.float64)}
+            window = np.concatenate((window[max(0, len(window) + 1 - self.window) :], (score,)))
+        after = {"inner": state["inner"], "window": window}
         counts = {"seen": np.array(items), "asked": np.array(asked)}
         return {**after, **counts}, sure(np.array(keep, bool), f"the budget of {rate:.4g} of all")
 
