@@ -1,9 +1,10 @@
-"""``duetto route``: a router for two language models, learned from a log: fit, eval, serve, check."""
+"""``duetto route``: a router for two models, learned from a log: fit, calibrate, eval, serve, check."""
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ app = typer.Typer(
         ("duetto route eval router new.csv", "beside random, prompt length and the oracles"),
         ("duetto route serve router < prompts.jsonl", "a decision a line"),
         ("duetto route check router fresh.csv", "exit code 3 when the promise no longer holds"),
+        ("duetto route calibrate answers.safetensors --promise confident --target 0.01 --out threshold", "classifiers"),
     ),
 )
 
@@ -40,7 +42,9 @@ _LOG = typer.Argument(
     show_default=False,
 )
 Log = Annotated[Path, _LOG]
-Folder = Annotated[Path, typer.Argument(metavar="ARTEFACT", help="The router's folder.", show_default=False)]
+Folder = Annotated[
+    Path, typer.Argument(metavar="ARTEFACT", help="The folder of a router or threshold.", show_default=False)
+]
 Named = Annotated[
     str,
     typer.Option(
@@ -53,7 +57,7 @@ Named = Annotated[
 
 @app.callback(invoke_without_command=True)
 def route(ctx: typer.Context) -> None:
-    """Route prompts between two language models: fit, eval, serve, check."""
+    """Route between two models: prompts by a learned router, classifiers by a threshold with a promise."""
     console.help_alone(ctx)
 
 
@@ -118,6 +122,54 @@ def fit(
         if (stored := fitted.promise[name]) is not None:
             shown.print(f"  {name:<13} {_stored(stored):<27} [dim]{says}[/]", soft_wrap=True)
     shown.print(f"\nRouter: {out}", soft_wrap=True, markup=False)
+
+
+@app.command(
+    epilog=console.examples(
+        ("duetto route calibrate answers.safetensors --promise expected --target 0.01 --out threshold", ""),
+        ("duetto route check threshold fresh.safetensors", "does it hold for these users, or this model?"),
+    )
+)
+def calibrate(
+    log: Annotated[
+        Path,
+        typer.Argument(
+            metavar="ANSWERS",
+            help="safetensors: small [n, classes] logits, and large, labels, users (integers) where they are known.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="ARTEFACT", help="Folder of the threshold; replaced if it is there.")],
+    target: Annotated[float, typer.Option(help="The largest loss against asking always: 0.01 is a point of accuracy.")],
+    promise: Annotated[
+        Literal["approximate", "confident", "expected", "quantile"], typer.Option(help="What is promised.")
+    ] = "approximate",
+    delta: Annotated[float, typer.Option(help="With which probability the promise may be wrong.")] = 0.05,
+    worst_user: Annotated[
+        float | None, typer.Option(help="What no user loses more of, an assumption. [dim]\\[default: none][/]")
+    ] = None,
+    score: Annotated[str, typer.Option(help="max_softmax, margin, entropy or energy.")] = "margin",
+    as_json: running.Json = False,
+) -> None:
+    """Choose a threshold for a classifier that keeps a promise about new users, and write it down."""
+    from duetto.policies import RiskControlled, Threshold, artefact
+    from duetto.programs import route as program
+
+    policy = RiskControlled(Threshold(math.inf, score), promise, target, delta, worst_user)
+    made = program.calibrate(policy, program.answers(log))
+    artefact.save(made, out)
+    if as_json:
+        console.emit({"artefact": str(out), "fitted_on": made.fitted_on, "promise": made.promise})
+        return
+    shown, about = console.out(), made.fitted_on
+    of = "" if about["users"] is None else f" of {about['users']:,} users"
+    shown.print(
+        f"{about['items']:,} items{of}; small {about['small']:.3f}, large {about['large']:.3f}; "
+        f"asks {about['offload_rate']:.1%}",
+        soft_wrap=True,
+    )
+    shown.print(made.promise["says"], soft_wrap=True, markup=False)
+    shown.print(f"\nThreshold: {out}", soft_wrap=True, markup=False)
 
 
 @app.command(
@@ -193,11 +245,16 @@ def serve(
     )
 )
 def check(folder: Folder, log: Log, columns: Named = "", as_json: running.Json = False) -> None:
-    """Whether a router still keeps its promise on fresh data; exit code 3 when it does not."""
+    """Whether a router or threshold still keeps its promise on fresh data; exit code 3 when it does not."""
+    from duetto.policies import artefact, sealed
     from duetto.programs import route as program
 
-    router, outcomes = _router(folder), _log(log, columns)
-    findings = program.check(router, outcomes)
+    if sealed.form_of(folder) == artefact.FORMAT:
+        outcomes = program.answers(log)
+        findings = program.check_threshold(artefact.load(folder), outcomes)
+    else:
+        outcomes = _log(log, columns)
+        findings = program.check(_router(folder), outcomes)
     holds = all(each.holds for each in findings)
     if as_json:
         console.emit({"holds": holds, "items": len(outcomes), "findings": [asdict(each) for each in findings]})
@@ -267,7 +324,7 @@ def _findings(findings: list[Finding], items: int) -> None:
     from rich import box
     from rich.table import Table
 
-    drawn = Table(title=f"{items:,} fresh prompts", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    drawn = Table(title=f"{items:,} fresh items", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for i, head in enumerate(("", "promised", "found", "worse by", "allowed", "")):
         drawn.add_column(head, justify="right" if 0 < i < 5 else "left", no_wrap=True)
     for each in findings:

@@ -1,15 +1,13 @@
 """A fitted text router as a folder that can be read, checked and shipped; deciding from it needs numpy only.
 
-``router.json`` says in words and numbers what it is: policy and settings, what it was fitted on (items, users, the
-sha256 of the data), what it promises, and the sha256 of the weights beside it, ``router.safetensors``. It carries a
-sha256 of itself, too. A folder in which one byte was changed is not loaded.
+Its JSON says in words and numbers what it is: policy and settings, what it was fitted on (items, users, the sha256 of
+the data), what it promises; see :mod:`duetto.policies.sealed` for the two files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -19,13 +17,13 @@ import numpy as np
 
 from duetto import tree as trees
 from duetto.errors import ConfigError, DataError, WireError
+from duetto.policies import sealed
 from duetto.policies.embeddings import OnnxEmbedding, SentenceEmbedding, embedding
 from duetto.policies.text_gain import TextGain
 from duetto.tree import Array
 from duetto.types import Action, Held, Key, Outcomes, Seen
 
 FORMAT, VERSION = "duetto text router", 1
-ABOUT, WEIGHTS = "router.json", "router.safetensors"
 
 
 @dataclass(frozen=True)
@@ -112,27 +110,13 @@ def save(router: Router, folder: str | Path) -> Path:
         ConfigError: an embedding that is a callable of one's own: nobody else could load it.
         DataError: a folder that cannot be written.
     """
-    folder = Path(folder)
-    weights = router.held.save()
-    about: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
+    about = {
         "policy": type(router.policy).__name__,
         "settings": _settings(router.policy),
         "fitted_on": dict(router.fitted_on),
         "promise": dict(router.promise),
-        "weights": {"file": WEIGHTS, "bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()},
     }
-    about["sha256"] = _signature(about)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in ((WEIGHTS, weights), (ABOUT, (json.dumps(about, indent=1, allow_nan=False) + "\n").encode())):
-            part = folder / f"{name}.part"
-            part.write_bytes(data)
-            os.replace(part, folder / name)
-    except OSError as fault:
-        raise DataError(f"cannot write {folder} ({fault.strerror})", "name a folder that can be written") from fault
-    return folder
+    return sealed.write(folder, FORMAT, VERSION, about, router.held.save())
 
 
 def load(folder: str | Path, embed: Callable[[list[str]], Array] | None = None) -> Router:
@@ -145,11 +129,7 @@ def load(folder: str | Path, embed: Callable[[list[str]], Array] | None = None) 
     Raises:
         DataError: missing, damaged or changed files, or those of another program or version; one line says which.
     """
-    folder = Path(folder)
-    about = _about(folder)
-    data = _read(folder / WEIGHTS)
-    if hashlib.sha256(data).hexdigest() != about["weights"]["sha256"]:
-        raise DataError(f"{folder / WEIGHTS} is not what {ABOUT} was written with", "copy both again, or fit anew")
+    about, data = sealed.read(folder, FORMAT, VERSION)
     settings = dict(about["settings"])
     path = settings.pop("embed", None)
     try:
@@ -162,31 +142,6 @@ def load(folder: str | Path, embed: Callable[[list[str]], Array] | None = None) 
     return Router(Held(policy, state), about["fitted_on"], about["promise"])
 
 
-def _about(folder: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(_read(folder / ABOUT))
-    except (json.JSONDecodeError, UnicodeDecodeError) as fault:
-        raise DataError(f"{folder / ABOUT} is no JSON ({fault})", "copy it again, or fit anew") from fault
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise DataError(f"{folder / ABOUT} describes no {FORMAT}", "name a folder that `duetto route fit` wrote")
-    if about.get("version") != VERSION:
-        raise DataError(
-            f"{folder} has format {about.get('version')!r}, this is {VERSION}", "fit anew, or update duetto"
-        )
-    if about.get("sha256") != _signature(about):
-        raise DataError(f"{folder / ABOUT} was changed after it was written", "copy it again, or fit anew")
-    return about
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as fault:
-        raise DataError(
-            f"cannot read {path} ({fault.strerror})", "name a folder that `duetto route fit` wrote"
-        ) from fault
-
-
 def _settings(policy: TextGain) -> dict[str, Any]:
     settings = {each.name: getattr(policy, each.name) for each in fields(policy)}
     embed = settings["embed"]
@@ -197,11 +152,6 @@ def _settings(policy: TextGain) -> dict[str, Any]:
             f"an embedding that is {type(embed).__name__}", "use one with a path, which can be loaded again"
         )
     return settings
-
-
-def _signature(about: Mapping[str, Any]) -> str:
-    rest = {name: value for name, value in about.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def probabilities(router: Router, seen: Seen, key: Key = ("router",)) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Fitting a text router on a log with a promise that can be checked, judging it, and checking it again later.
+"""Fitting a router on a log with a promise that can be checked, judging it, and checking it again later.
 
-The promise rests on scores that each logged item got from what was fitted without it. It is an estimate with an
-interval over users, not a guarantee for the worst case; for that see the risk-controlled policies.
+What a *text router* promises rests on scores that each logged item got from what was fitted without it: an estimate
+with an interval over users. What a *calibrated threshold* promises is one of the four of
+:mod:`duetto.policies.promises`, made from what two classifiers answered.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from typing import Any
 import numpy as np
 
 from duetto.errors import DataError
-from duetto.evaluation import routing
+from duetto.evaluation import routing, users
 from duetto.evaluation.routing import Interval, Routed
 from duetto.evaluation.users import redraws
+from duetto.policies import RiskControlled, promised
 from duetto.policies import router as artefacts
+from duetto.policies.artefact import Artefact
 from duetto.policies.router import Router
 from duetto.policies.text_gain import TextGain
 from duetto.tasks import queries
-from duetto.types import Outcomes
+from duetto.types import Action, Outcomes
 
 REDRAWS = 500
 FIGURES = {
@@ -71,6 +74,77 @@ def log(path: str | Path, columns: queries.Columns = _PLAIN) -> Outcomes:
     if any(path.glob("judgements.jsonl*")):
         return queries.mt_bench(path)
     raise DataError(f"{path} is a folder", "name a log, or RouteLLM's folder mmlu or mt_bench")
+
+
+def answers(path: str | Path) -> Outcomes:
+    """What two classifiers said: safetensors with ``small [n, classes]`` logits, and ``large``, ``labels``, ``users``
+    as far as they are known (see :meth:`duetto.types.Outcomes.of_classifiers`).
+
+    Raises:
+        DataError: no such file, or one without ``small``.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        columns = load_file(path)
+    except (OSError, SafetensorError) as fault:
+        raise DataError(f"cannot read {path} ({fault})", "write it with safetensors.numpy.save_file") from fault
+    known = {name: columns.get(name) for name in ("small", "large", "labels", "users")}
+    if known["small"] is None:
+        raise DataError(f"{path} holds {', '.join(sorted(columns)) or 'nothing'}", "it needs small [n, classes] logits")
+    return Outcomes.of_classifiers(**known)
+
+
+def calibrate(policy: RiskControlled, outcomes: Outcomes) -> Artefact:
+    """A threshold with its promise, in numbers and in one sentence.
+
+    Raises:
+        DataError: as :meth:`duetto.policies.RiskControlled.fit`.
+    """
+    held = policy.fit(outcomes)
+    kept = held.choose(outcomes.seen, ("calibrate",)).action == Action.STOP
+    numbers = {name: float(value) for name, value in held.state["promise"].items()}
+    promise = {name: numbers[name] for name in ("target", "delta", "worst_user", "users", "bound")}
+    fitted_on = {
+        "items": len(outcomes),
+        "users": None if outcomes.users is None else len(np.unique(outcomes.users)),
+        "offload_rate": float(1 - kept.mean()),
+        "small": float(outcomes.small.mean()),
+        "large": float(outcomes.large.mean()),
+    }
+    return Artefact(held, fitted_on, {"says": promised(held.state), **promise})
+
+
+def check_threshold(artefact: Artefact, outcomes: Outcomes, *, redrawn: int = REDRAWS) -> list[Finding]:
+    """The promise of a calibrated threshold against fresh users, or a changed model; a user is what is redrawn.
+
+    It is called broken where the 95 % interval of what fresh users lose lies above the target, or for a promise about
+    a share of the users that of the share lies below it.
+
+    Raises:
+        DataError: a policy that makes no promise.
+    """
+    policy = artefact.held.part
+    if not isinstance(policy, RiskControlled):
+        raise DataError(f"{type(policy).__name__} makes no promise", "calibrate a threshold: duetto route calibrate")
+    move = artefact.held.fork().choose(outcomes.seen, ("check",))
+    kept = np.asarray(move.action) == Action.STOP
+    user = np.arange(len(outcomes)) if outcomes.users is None else outcomes.users
+    lost = users.by(kept * outcomes.gain, user)
+    key = ("route", "check")
+    if policy.promise != "quantile":
+        mean = float(users.user_mean(lost))
+        found = Interval(mean, *users.bootstrap(users.user_mean, lost, key=key, n=redrawn))
+        worse, allowed = mean - policy.target, mean - found.low
+        wanted, name = policy.target, "excess risk"
+    else:
+        share = users.by(1.0 * (lost.mean <= policy.target), lost.names)
+        mean = float(users.user_mean(share))
+        found = Interval(mean, *users.bootstrap(users.user_mean, share, key=key, n=redrawn))
+        worse, allowed = policy.share - mean, found.high - mean
+        wanted, name = policy.share, f"users who lose at most {policy.target:.3g}"
+    return [Finding(name, Interval(wanted, wanted, wanted), found, worse, allowed, bool(worse <= allowed + 1e-12))]
 
 
 def fit(policy: TextGain, outcomes: Outcomes, *, redrawn: int = REDRAWS) -> Router:

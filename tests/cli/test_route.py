@@ -126,3 +126,51 @@ def test_errors_are_one_line(run: Callable[..., Any], tmp_path: Path, words: tup
     done = run("route", *words)
     assert done.code == 2
     assert said in done.error
+
+
+def said(path: Path, seed: int, wrong: float, users: int = 60, each: int = 40) -> Path:
+    """Two classifiers' answers: the small one is wrong in this share, more often where it is less sure."""
+    from safetensors.numpy import save_file
+
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 3, users * each)
+    sure = draw.uniform(0.2, 6, len(labels))
+    right = draw.random(len(labels)) >= wrong * 2 * (1 - sure / 6)
+    small = np.eye(3)[np.where(right, labels, (labels + 1) % 3)] * sure[:, None]
+    save_file({"small": small, "labels": labels, "users": np.arange(len(labels)) // each}, path)
+    return path
+
+
+@pytest.mark.parametrize("promise", ["approximate", "quantile"])
+def test_a_threshold_keeps_its_promise_until_the_model_changes(
+    run: Callable[..., Any], tmp_path: Path, promise: str
+) -> None:
+    words = ("--promise", promise, "--target", 0.05, "--out", "threshold")
+    done = run("route", "calibrate", said(tmp_path / "a.safetensors", 0, 0.2), *words)
+    assert done.code == 0, done.err
+    assert "% confidence" in done.out
+    about = json.loads((tmp_path / "threshold" / "router.json").read_text())
+    assert about["promise"]["says"] in " ".join(done.out.split())
+    assert 0.05 < about["fitted_on"]["offload_rate"] < 0.95
+    kept = run("route", "check", "threshold", said(tmp_path / "b.safetensors", 1, 0.2))
+    assert (kept.code, "the promise holds" in kept.out) == (0, True), kept.err
+    worse = run("route", "check", "threshold", said(tmp_path / "c.safetensors", 2, 0.8), "--json")
+    assert worse.code == 3
+    (finding,) = json.loads(worse.out)["findings"]
+    assert finding["worse_by"] > finding["allowed"]
+
+
+def test_answers_that_cannot_be_read(run: Callable[..., Any], tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    words = ("--target", 0.05, "--out", "threshold")
+    assert "cannot read" in run("route", "calibrate", tmp_path / "no.safetensors", *words).error
+    save_file({"large": np.zeros((2, 2))}, tmp_path / "few.safetensors")
+    assert "needs small" in run("route", "calibrate", tmp_path / "few.safetensors", *words).error
+    from duetto.policies import Threshold
+    from duetto.policies.artefact import Artefact, save
+    from duetto.types import Held
+
+    save(Artefact(Held.of(Threshold(0.5))), tmp_path / "plain")
+    done = run("route", "check", "plain", said(tmp_path / "a.safetensors", 0, 0.2))
+    assert "makes no promise" in done.error
