@@ -24,8 +24,9 @@ from duetto.types import Codec, Domain, Key, rng
 class TopK(Codec[Tree]):
     """The ``share`` of each leaf's values that are largest in size, at least one; the others come back as 0.
 
-    A leaf becomes ``values [k]``, ``where`` (positions ``[k]`` in the least unsigned dtype, or a bitmap where that is
-    smaller) and ``shape``. NaN counts as the largest, so that a gate behind the wire still sees it.
+    A leaf becomes ``values [k]``, ``where`` (uint8: a bitmap, or where that is smaller the gaps between positions, all
+    low bytes before all high ones, of which an entropy coder makes about 6 bits at a share of 5 %) and ``shape``. NaN
+    counts as the largest, so that a gate behind the wire still sees it.
 
     Raises:
         ConfigError: a share outside 0..1, or 0.
@@ -55,10 +56,9 @@ class TopK(Codec[Tree]):
 
         def form(leaf: Shaped) -> Spec:
             size, kept = math.prod(leaf.shape), _kept(self.share, math.prod(leaf.shape))
-            where = Shaped((-(-size // 8),), "uint8") if _bitmap(size, kept) else Shaped((kept,), _position(size))
             return {
                 "values": Shaped((kept,), leaf.dtype),
-                "where": where,
+                "where": Shaped((-(-size // 8) if _bitmap(size, kept) else kept * _bytes(size),), "uint8"),
                 "shape": Shaped((len(leaf.shape),), "int64"),
             }
 
@@ -74,7 +74,7 @@ class TopK(Codec[Tree]):
             mask[at] = True
             where = np.packbits(mask)
         else:
-            where = at.astype(_position(flat.size))
+            where = _gaps(at, _bytes(flat.size))
         return {"values": flat[at], "where": where, "shape": np.array(leaf.shape, np.int64)}
 
 
@@ -153,12 +153,25 @@ def _kept(share: float, size: int) -> int:
     return min(size, max(1, round(share * size)))
 
 
-def _position(size: int) -> str:
-    return "uint16" if size <= 1 << 16 else "uint32"
+def _bytes(size: int) -> int:
+    """Of a position in a leaf of that size."""
+    return 2 if size <= 1 << 16 else 4
 
 
 def _bitmap(size: int, kept: int) -> bool:
-    return -(-size // 8) < kept * np.dtype(_position(size)).itemsize
+    return -(-size // 8) < kept * _bytes(size)
+
+
+def _gaps(at: np.ndarray, width: int) -> np.ndarray:
+    """What lies between positions that rise, in ``width`` bytes each: the lowest bytes of all, then the next ones."""
+    gaps = np.diff(at, prepend=0).astype(f"<u{width}")
+    return np.ascontiguousarray(gaps.view(np.uint8).reshape(-1, width).T).reshape(-1)
+
+
+def _positions(where: np.ndarray, width: int) -> np.ndarray:
+    """The positions of which :func:`_gaps` came."""
+    gaps = np.ascontiguousarray(where.reshape(width, -1).T).view(f"<u{width}").reshape(-1)
+    return np.cumsum(gaps, dtype=np.int64)
 
 
 def _drawn(seed: int, size: int, kept: int) -> np.ndarray:
@@ -170,14 +183,12 @@ def _filled(coded: Mapping[str, np.ndarray]) -> np.ndarray:
     size = math.prod(shape)
     if values.ndim != 1 or values.dtype.kind != "f" or where.ndim != 1 or len(values) > size:
         raise WireError("values without their positions", OTHERS)
-    if _bitmap(size, len(values)):
-        if where.dtype != np.uint8 or len(where) != -(-size // 8):
-            raise WireError("a bitmap that does not fit its leaf", OTHERS)
-        at = np.flatnonzero(np.unpackbits(where, count=size))
-    else:
-        if where.dtype.name != _position(size) or (len(where) and int(where.max()) >= size):
-            raise WireError("positions outside a leaf", OTHERS)
-        at = where.astype(np.int64)
+    bitmap, width = _bitmap(size, len(values)), _bytes(size)
+    if where.dtype != np.uint8 or len(where) != (-(-size // 8) if bitmap else len(values) * width):
+        raise WireError("positions that do not fit their leaf", OTHERS)
+    at = np.flatnonzero(np.unpackbits(where, count=size)) if bitmap else _positions(where, width)
+    if len(at) and int(at[-1]) >= size:
+        raise WireError("positions outside a leaf", OTHERS)
     if len(at) != len(values) or (np.diff(at) <= 0).any():
         raise WireError("positions that are not one for each value", OTHERS)
     full = np.zeros(size, values.dtype)
