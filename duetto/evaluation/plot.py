@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from importlib import resources
 
 import numpy as np
 
@@ -240,6 +241,18 @@ def partition(rows: Array, users: Sequence[str], classes: Sequence[str], title: 
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {foot + 38:.0f}" width="{width:.0f}" '
         f'role="img" aria-label="{escape(title)}">{_ALONE}{"".join(body)}</svg>\n'
+    )
+
+
+def alone(figure: str) -> str:
+    """A figure of a page as a picture of its own, in the page's styles."""
+    page = resources.files("duetto.evaluation").joinpath("report.html").read_text(encoding="utf-8")
+    style = page[page.index("<style>") + 7 : page.index("</style>")]
+    own = "svg { background: var(--ground); padding: 16px; font-family: system-ui, sans-serif; }"
+    head, body = figure.split(">", 1)
+    return (
+        head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+        + f"><style><![CDATA[{style}{own}]]></style>{body}\n"
     )
 
 

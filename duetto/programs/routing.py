@@ -386,7 +386,8 @@ def pictures(found: Sequence[Outcome], folder: Path) -> list[Path]:
         drawn.save(place / "result.json")
         records.write(place / "records.jsonl", [])
         (place / "config.json").write_text(json.dumps({"task": task, "seed": seed, "program": "routing"}))
-        (place / "routers.svg").write_text(plot.tradeoff(result(mine, folder.name, len(mine)), 1000), encoding="utf-8")
+        all_of_them = plot.tradeoff(result(mine, folder.name, len(mine)), 1000)
+        (place / "routers.svg").write_text(plot.alone(all_of_them), encoding="utf-8")
         pages.append(report.write(place, place / "report.html"))
     return pages
 

@@ -177,3 +177,12 @@ def test_many_users_and_long_names_stay_in_the_picture():
     for mark in [*marks(svg, "cell"), *marks(svg, "bar")]:
         assert float(mark.get("x")) >= 30 * 0.5 * plot.FONT, "right of the names"
         assert float(mark.get("x")) + float(mark.get("width")) <= 700
+
+
+def test_a_figure_alone_is_a_picture_with_its_styles() -> None:
+    figure = '<svg viewBox="0 0 4 3" role="img"><path class="line s0" d="M0 0L1 1"/></svg>'
+    root = ET.fromstring(plot.alone(figure))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.get("viewBox") == "0 0 4 3"
+    assert ".s0 {" in (root[0].text or "")
+    assert root[1].get("d") == "M0 0L1 1"
