@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
-SHORT = {"01_closed_loop": {"rounds": 6}}
+SHORT = {"01_closed_loop": {"rounds": 6}, "02_promise": {}}
 
 
 def loaded(path: Path) -> ModuleType:
