@@ -34,9 +34,8 @@ def main(target: float = 0.05) -> dict[str, float]:
 
     new = outcomes("device")
     for finding in route.check_threshold(made, new):
-        print(
-            f"on {len(new)} inputs of new users: {finding.name} {finding.found}, {'kept' if finding.holds else 'broken'}"
-        )
+        kept = "kept" if finding.holds else "broken"
+        print(f"on {len(new)} inputs of new users: {finding.name} {finding.found}, {kept}")
     fixed = Budgeted(Threshold(0.5, "margin"), offload_rate=0.2).fit(outcomes("calibration"))
     found = {"device only": float(new.shares @ new.small), "cloud only": float(new.shares @ new.large)}
     for name, held in (("promise", made.held), ("a fifth asked", fixed)):
