@@ -1,10 +1,30 @@
-"""Small and large models: the zoo, the skill of answering with one, and what else the cloud teaches."""
+"""Small and large models: the zoo, the skill of answering with one, cutting one, and what else the cloud teaches."""
 
 from duetto.models.embedding import embedded
 from duetto.models.mixture import Mixture
 from duetto.models.net import Net
 from duetto.models.returns import Neighbours, Prototypes
 from duetto.models.skills import Predict
-from duetto.models.zoo import Conv, Mlp
+from duetto.models.staged import Half, Staged, stage
+from duetto.models.zoo import Chained, Conv, Inception, Mlp, Mobile, Residual, Speech, Text, Vit
 
-__all__ = ["Conv", "Mixture", "Mlp", "Neighbours", "Net", "Predict", "Prototypes", "embedded"]
+__all__ = [
+    "Chained",
+    "Conv",
+    "Half",
+    "Inception",
+    "Mixture",
+    "Mlp",
+    "Mobile",
+    "Neighbours",
+    "Net",
+    "Predict",
+    "Prototypes",
+    "Residual",
+    "Speech",
+    "Staged",
+    "Text",
+    "Vit",
+    "embedded",
+    "stage",
+]

@@ -1,4 +1,4 @@
-"""Small and large pairs that work offline; none has batch normalisation, whose statistics do not average.
+"""Dense layers, and plain convolutions: small and large pairs for small inputs.
 
 A pair for 28x28 images: ``Conv(shape, classes, (16, 32, 64))`` has 29,066 parameters (below 40 kB at eight bits),
 ``Conv(shape, classes, (32, 64, 128), (800,), dropout=.25)`` has 1.0 million. For feature vectors: ``Mlp``.

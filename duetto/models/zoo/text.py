@@ -1,0 +1,48 @@
+"""A transformer that classifies token sequences of one length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from duetto.models.net import Net
+from duetto.models.zoo.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Text(Net):
+    """Embedded tokens, positions, encoder blocks, the mean of the tokens.
+
+    Attributes:
+        shape: ``(tokens,)``; rows hold token numbers, below ``vocabulary``, as integers or floats.
+        classes: logits.
+        vocabulary: token numbers.
+        width, depth, heads: of the encoder.
+    """
+
+    shape: tuple[int]
+    classes: int
+    vocabulary: int = 256
+    width: int = 64
+    depth: int = 2
+    heads: int = 4
+
+    def module(self) -> nn.Module:
+        """``Embedding -> + positions -> Encoder* -> Norm -> mean -> Linear``."""
+        return _Text(self)
+
+
+class _Text(nn.Module):
+    def __init__(self, net: Text) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(net.vocabulary, net.width)
+        self.positions = nn.Parameter(torch.randn(1, net.shape[0], net.width) * 0.02)
+        self.blocks = nn.Sequential(*(Encoder(net.width, net.heads, 4 * net.width) for _ in range(net.depth)))
+        self.norm = nn.LayerNorm(net.width)
+        self.head = nn.Linear(net.width, net.classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.norm(self.blocks(self.tokens(x.long()) + self.positions)).mean(1))
+        return logits
