@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -566,12 +567,17 @@ def _labels(labels: Array, items: int, classes: int) -> np.ndarray:
 class Plan:
     """Where to cut, with which codec, and which exit may answer.
 
-    ``cut`` is a down-closed set of graph nodes, or an int k for the k-th topological prefix (0: the input).
+    Attributes:
+        cut: a down-closed set of graph nodes, or an int k for the k-th topological prefix (0: the input).
+        codec: of what crosses; None sends it as it is.
+        exit: the exit that answers on the device, if the peer does not.
+        patience: seconds after which the device goes on by itself, beside the question; the first answer stands.
     """
 
     cut: int | frozenset[str] = 0
     codec: Codec[Any] | None = None
     exit: int | None = None
+    patience: float = math.inf
 
 
 @dataclass(frozen=True)

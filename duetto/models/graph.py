@@ -196,9 +196,7 @@ def traced(model: nn.Module, example: Mapping[str, torch.Tensor] | tuple[torch.T
     for name in outputs.values():
         if name not in layouts:
             raise ConfigError("an output that does not depend on the input", "return what the model computes")
-    return Graph(
-        stages, tuple(map(tuple, members)), named, outputs, held, names, layouts, free, rows, graph
-    )
+    return Graph(stages, tuple(map(tuple, members)), named, outputs, held, names, layouts, free, rows, graph)
 
 
 @contextmanager
@@ -223,7 +221,7 @@ def _exported(model: nn.Module, args: Any, kwargs: Any, rows: int) -> tuple[Any,
         free = {0: torch.export.Dim.AUTO}
         try:
             with _quiet():
-                dynamic = tuple(free for _ in wide) if wide else {name: free for name in wide_kwargs}
+                dynamic = tuple(free for _ in wide) if wide else dict.fromkeys(wide_kwargs, free)
                 program = torch.export.export(model, wide, wide_kwargs, dynamic_shapes=dynamic)
                 program = program.run_decompositions({})
             if _free(program):
@@ -346,14 +344,12 @@ def _stage(
     last = [name for name in own if isinstance(values[name], torch.Tensor)]
     out = max((_nbytes(values[name]) for name in last), default=0) / rows
     moved = out + sum(_nbytes(values[name]) for name in reads) / rows + sum(_nbytes(values[name]) for name in weights)
-    if str(first.target).split(".")[-1] in ("view", "default") and str(first.target).startswith(_FREE):
+    if str(first.target).split(".")[1] in _VIEWS:
         moved = 0.0
     return Stage(first.name, str(first.target), Work(flops[first.name], moved), _told(first), reads, int(out))
 
 
-_FREE = tuple(
-    f"aten.{name}." for name in ("view", "reshape", "transpose", "permute", "select", "slice", "unsqueeze", "squeeze")
-) + ("aten.expand.", "aten.detach.", "aten.alias.", "aten.flatten.")
+_VIEWS = ("alias", "detach", "expand", "permute", "select", "slice", "squeeze", "transpose", "unsqueeze", "view")
 
 
 def _nbytes(value: Any) -> int:
@@ -361,7 +357,8 @@ def _nbytes(value: Any) -> int:
 
 
 def _layout(node: fx.Node, value: torch.Tensor, free: bool) -> Layout:
-    order = tuple(sorted(range(value.ndim), key=lambda axis: (-value.stride(axis), axis)))
+    strides = value.stride()
+    order = tuple(sorted(range(value.ndim), key=lambda axis: (-strides[axis], axis)))
     shape = node.meta["val"].shape
     axes = tuple(_linear(shape[i]) if free else (0, int(value.shape[i])) for i in range(value.ndim))
     return Layout(axes, str(value.dtype).removeprefix("torch."), order)

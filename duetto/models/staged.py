@@ -1,4 +1,4 @@
-"""Any exportable ``nn.Module`` as stages that can be cut anywhere: the device computes ``net[:cut]``, the cloud the rest.
+"""Any exportable ``nn.Module`` as stages that can be cut anywhere: the device has ``net[:cut]``, the cloud the rest.
 
 Each operation of the functionalised graph (:mod:`duetto.models.graph`) is a stage. A cut is a set of stages closed
 under what they read, so both sides are modules of their own, and what crosses is the frontier: every tensor that one
@@ -9,7 +9,7 @@ al. 2019).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from duetto import tree as trees
 from duetto.errors import ConfigError, DataError
 from duetto.models.graph import Graph, Stage, traced, unfused
 from duetto.models.net import to_tree
@@ -29,7 +28,7 @@ Cut: TypeAlias = int | frozenset[str]
 """Stages that the device computes: the first so many in topological order, or by name."""
 
 Example: TypeAlias = Any
-"""``[rows, ...]`` of the lone input, a tuple of such for several, or a mapping from the names of forward's arguments."""
+"""``[rows, ...]`` of the lone input, a tuple of such for several, or a mapping by the names of forward's arguments."""
 
 
 class Inexact(ConfigError):
@@ -41,7 +40,7 @@ class Half:
     """The stages between two cuts: a function from one frontier to the next.
 
     A tree of arrays by name goes in and comes out, each ``[rows, ...]`` with its axes in memory order: what
-    :attr:`takes` and :attr:`gives` say. The first half takes the model's inputs, the last gives its outputs.
+    :meth:`takes` and :meth:`gives` say. The first half takes the model's inputs, the last gives its outputs.
     """
 
     graph: Graph
@@ -57,13 +56,9 @@ class Half:
         """
         rows = self.rows(tree)
         with torch.inference_mode(), unfused():
-            values = [
-                self.graph.layouts[value].restored(_aligned(tree[name])) for name, value in self.inputs.items()
-            ]
+            values = [self.graph.layouts[value].restored(_aligned(tree[name])) for name, value in self.inputs.items()]
             found = self._module(rows, *values)
-            return {
-                name: self.graph.layouts[value].stored(found[name]).numpy() for name, value in self.outputs.items()
-            }
+            return {name: self.graph.layouts[value].stored(found[name]).numpy() for name, value in self.outputs.items()}
 
     def rows(self, tree: Tree) -> int:
         """The number of rows in a tree that fits.
@@ -78,10 +73,8 @@ class Half:
         for name, value in self.inputs.items():
             layout, shape = self.graph.layouts[value], np.shape(tree[name])
             if rows is None:
-                rows = next(
-                    ((n - b) // a for n, (a, b) in zip(shape, (layout.axes[i] for i in layout.order), strict=False) if a),
-                    None,
-                )
+                axes = [layout.axes[axis] for axis in layout.order]
+                rows = next(((n - b) // a for n, (a, b) in zip(shape, axes, strict=False) if a), None)
             if rows is None or shape != layout.shape(rows) or np.asarray(tree[name]).dtype.name != layout.dtype:
                 wanted = Shaped(layout.shape(rows or 1), layout.dtype)
                 raise DataError(f"{name} is {Shaped(shape, np.asarray(tree[name]).dtype.name)}", f"give {wanted}")
@@ -112,7 +105,7 @@ class Half:
         return Work(sum(s.work.flops for s in self.stages) * rows, sum(s.work.bytes for s in self.stages) * rows)
 
     def module(self) -> nn.Module:
-        """The half as a module of its own: tensors as in :attr:`takes`, in that order, to a tuple as in :attr:`gives`."""
+        """The half as a module: tensors as in :meth:`takes`, in that order, to a tuple as in :meth:`gives`."""
         return _Stored(self)
 
     @cached_property
@@ -129,25 +122,25 @@ class _Stored(nn.Module):
 
     def __init__(self, half: Half) -> None:
         super().__init__()
-        self.half = half._module
-        self._layouts = half.graph.layouts
-        self._inputs, self._outputs = dict(half.inputs), dict(half.outputs)
+        self.computed: Any = half._module
+        self._takes = [half.graph.layouts[value] for value in half.inputs.values()]
+        self._gives = {name: half.graph.layouts[value] for name, value in half.outputs.items()}
         self._rows = None if half.graph.free_rows else half.graph.example_rows
 
     def forward(self, *stored: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        layouts = [self._layouts[value] for value in self._inputs.values()]
-        found = self.half(
-            self._counted(layouts, stored), *(each.restored(x) for each, x in zip(layouts, stored, strict=True))
-        )
-        return tuple(self._layouts[value].stored(found[name]) for name, value in self._outputs.items())
+        values = [layout.restored(x) for layout, x in zip(self._takes, stored, strict=True)]
+        found = self.computed(self._counted(stored), *values)
+        return tuple(layout.stored(found[name]) for name, layout in self._gives.items())
 
-    def _counted(self, layouts: list[Any], stored: tuple[torch.Tensor, ...]) -> Any:
-        for layout, x in zip(layouts, stored, strict=True):
+    def _counted(self, stored: tuple[torch.Tensor, ...]) -> Any:
+        if self._rows is not None:
+            return self._rows
+        for layout, x in zip(self._takes, stored, strict=True):
             for position, axis in enumerate(layout.order):
                 a, b = layout.axes[axis]
-                if a and self._rows is None:
+                if a:
                     return x.shape[position] if (a, b) == (1, 0) else (x.shape[position] - b) // a
-        return self._rows
+        raise AssertionError("an input has as many rows as there are")
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,14 +221,9 @@ class Staged:
         return self[:cut].gives(rows)
 
     def cuts(self) -> tuple[int, ...]:
-        """The prefixes worth cutting after: the first, the last, and all whose frontier is smaller than the one before's.
-
-        Whoever must cut between two of them sends less, or the same and later, at one of them.
-        """
+        """The prefixes worth cutting after: none, all, and those whose last stage computes or changes what crosses."""
         sizes = [sum(leaf.nbytes for leaf in self.frontier(k).values()) for k in range(len(self) + 1)]
-        inner = [
-            k for k in range(1, len(self)) if self.stages[k - 1].work.flops or sizes[k] != sizes[k - 1]
-        ]
+        inner = [k for k in range(1, len(self)) if self.stages[k - 1].work.flops or sizes[k] != sizes[k - 1]]
         return (0, *inner, len(self))
 
     @cached_property
@@ -266,9 +254,8 @@ def stage(model: nn.Module, example: Example, *, proof: Literal["cuts", "stages"
     Args:
         model: any module that ``torch.export`` takes; it is not changed, and is staged as in evaluation.
         example: inputs of one row or more. The number of rows stays free where the model allows it.
-        proof: "cuts" runs both sides of every cut between two stages. "stages" takes two passes in all: each stage
-            computes once from values that crossed the wire, and must give the very value of the whole graph; a cut then
-            is such stages after one another. For models where a pass takes long.
+        proof: "cuts" runs both sides of every cut between two stages. "stages" takes one pass in which every stage is
+            on its own, so that whatever can cross does: quick, for models where a pass takes long.
 
     Raises:
         ConfigError: a model that cannot be exported; its line stands in the message.
@@ -282,18 +269,16 @@ def stage(model: nn.Module, example: Example, *, proof: Literal["cuts", "stages"
     x = {name: layout.stored(t).numpy() for (name, layout), t in zip(named.items(), tensors, strict=True)}
     whole = net(x)
     difference = _apart(model, inputs, whole, graph)
-    for cut in range(len(net) + 1):
-        if proof == "cuts":
-            found, wanted = net[cut:](net[:cut](x)), whole
-        else:
-            if cut == len(net):
-                break
-            found, wanted = net[cut : cut + 1](net[:cut](x) if not cut else before), None
-        if wanted is not None and not _same(found, wanted):
-            raise Inexact(f"the output differs after a cut behind {net.stages[cut - 1].name}", "tell us this model")
-        before = found
-    if proof == "stages" and not _same(before, whole):
-        raise Inexact("the output differs when every stage is cut off", 'stage it with proof="cuts" to see where')
+    if proof == "cuts":
+        for cut in range(1, len(net)):
+            if not _same(net[cut:](net[:cut](x)), whole):
+                raise Inexact(f"the output differs after a cut behind {net.stages[cut - 1].name}", "tell us this model")
+    else:
+        crossed = x
+        for cut in range(len(net)):
+            crossed = net[cut : cut + 1](crossed)
+        if not _same(crossed, whole):
+            raise Inexact("the output differs when every stage is cut off", 'stage it with proof="cuts" to see where')
     return Staged(graph, {}, difference)
 
 

@@ -1,4 +1,4 @@
-"""Convolutions and poolings in a chain, then dense layers: AlexNet and VGG, the models that split computing began with."""
+"""Convolutions and poolings in a chain, then dense layers: AlexNet and VGG, which split computing began with."""
 
 from __future__ import annotations
 
@@ -35,14 +35,17 @@ class Chained(Net):
 
     def __post_init__(self) -> None:
         if any(len(layer) not in (2, 4) for layer in self.layers):
-            raise ConfigError("a layer of neither 2 nor 4 numbers", "(channels, kernel, stride, padding) or (kernel, stride)")
+            raise ConfigError(
+                "a layer of neither 2 nor 4 numbers", "give channels, kernel, stride, padding; or kernel, stride"
+            )
 
     def module(self) -> nn.Module:
         """``(Conv -> ReLU | MaxPool)* -> Flatten -> (Dropout -> Linear -> ReLU)* -> Linear``."""
-        planes, layers = self.shape[0], []
+        planes = self.shape[0]
+        layers: list[nn.Module] = []
         for layer in self.layers:
             if len(layer) == 2:
-                layers.append(nn.MaxPool2d(*layer))
+                layers.append(nn.MaxPool2d(layer[0], layer[1]))
             else:
                 channels, kernel, stride, padding = layer
                 layers += [nn.Conv2d(planes, channels, kernel, stride, padding), nn.ReLU()]
@@ -51,9 +54,9 @@ class Chained(Net):
         with torch.no_grad():
             width = convolutions.to("meta")(torch.empty((1, *self.shape), device="meta")).numel()
         convolutions.to_empty(device="cpu")
-        for layer in convolutions:
-            if isinstance(layer, nn.Conv2d):
-                layer.reset_parameters()
+        for made in convolutions:
+            if isinstance(made, nn.Conv2d):
+                made.reset_parameters()
         dense: list[nn.Module] = [nn.Flatten()]
         for before, after in pairwise((width, *self.hidden)):
             dense += [nn.Dropout(self.dropout), nn.Linear(before, after), nn.ReLU()]

@@ -54,7 +54,9 @@ class _Inverted(nn.Module):
         wide = before * expansion
         widen = _convolved(before, wide, 1, 1, 1, groups) if expansion > 1 else []
         filtered = _convolved(wide, wide, 3, stride, wide, groups)
-        self.inner = nn.Sequential(*widen, *filtered, nn.Conv2d(wide, after, 1, bias=False), nn.GroupNorm(groups, after))
+        self.inner = nn.Sequential(
+            *widen, *filtered, nn.Conv2d(wide, after, 1, bias=False), nn.GroupNorm(groups, after)
+        )
         self.same = stride == 1 and before == after
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

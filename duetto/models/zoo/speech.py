@@ -1,4 +1,4 @@
-"""A transformer over log-mel frames, four frames a token, as speech encoders have it (Gulati et al. 2020, simplified)."""
+"""A transformer over log-mel frames, four frames a token, as speech encoders have it (after Gulati et al. 2020)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Speech(nn.Module):
         self.convolutions = nn.Sequential(
             nn.Conv1d(bands, net.width, 3, 2, 1), nn.GELU(), nn.Conv1d(net.width, net.width, 3, 2, 1), nn.GELU()
         )
-        tokens = -(-(-(-frames // 2)) // 2)
+        tokens = ((frames + 1) // 2 + 1) // 2
         self.positions = nn.Parameter(torch.randn(1, tokens, net.width) * 0.02)
         self.blocks = nn.Sequential(*(Encoder(net.width, net.heads, 4 * net.width) for _ in range(net.depth)))
         self.norm = nn.LayerNorm(net.width)
