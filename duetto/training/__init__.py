@@ -4,6 +4,7 @@ from duetto.training.augment import Affine, Crop
 from duetto.training.auto import Auto
 from duetto.training.client import Client
 from duetto.training.cohort import Cohort
+from duetto.training.joint import EveryExit, SelfDistil
 from duetto.training.losses import CrossEntropy, Distil, Drift, Proximal
 from duetto.training.optimisers import SGD, Adam
 from duetto.training.processes import Processes
@@ -21,8 +22,10 @@ __all__ = [
     "CrossEntropy",
     "Distil",
     "Drift",
+    "EveryExit",
     "Processes",
     "Proximal",
+    "SelfDistil",
     "Sequential",
     "Tune",
 ]
