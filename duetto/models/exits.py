@@ -9,8 +9,6 @@ What an exit reads is the last tensor of its cut's frontier: the one that was co
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -99,7 +97,9 @@ class Branched(Net):
         """
         tensors, whole, module = fitting(self, params), built(self), built(self.backbone)
         whole.load_state_dict(tensors, strict=False)
-        module.load_state_dict({name: tensors[name] for name in tensors.keys() & dict(module.named_parameters())}, False)
+        module.load_state_dict(
+            {name: tensors[name] for name in tensors.keys() & dict(module.named_parameters())}, False
+        )
         net = stage(module, torch.zeros((2, *self.shape)), proof="stages")
         heads = whole.get_submodule("exits")
         return attached(net, {cut: heads.get_submodule(str(i)) for i, cut in enumerate(self.at)})
@@ -190,18 +190,21 @@ def evenly(net: Net | Staged, exits: int) -> tuple[int, ...]:
         ConfigError: the network has fewer such cuts.
     """
     staged = Staged(_graph(net)) if isinstance(net, Net) else net
-    done = np.cumsum([each.work.flops for each in staged.stages])
-    fit = {float(done[k - 1]): k for k in range(1, len(staged)) if 0 < done[k - 1] < done[-1] and _lone(staged, k)}
-    work = sorted(fit)
-    if not 0 < exits <= len(work):
-        raise ConfigError(f"{exits} exits", f"{len(work)} cuts have work on both sides and one tensor to read")
-    chosen: list[int] = []
+    done = np.cumsum([each.work.flops for each in staged.stages]) / max(1.0, sum(s.work.flops for s in staged.stages))
+    fit = {float(done[k - 1]): k for k in range(1, len(staged)) if 0 < done[k - 1] < 1 and len(staged[:k].outputs) == 1}
+    if not 0 < exits <= len(fit):
+        raise ConfigError(f"{exits} exits", f"{len(fit)} cuts have work on both sides and one tensor to read")
+    work = np.array(sorted(fit))
+    apart = np.abs(work[None] - np.arange(1, exits + 1)[:, None] / (exits + 1))
+    least = np.full((exits, len(work)), np.inf)  # the least sum of differences with exit i at j, or before it
     for i in range(exits):
-        wanted, least = float(done[-1]) * (i + 1) / (exits + 1), (chosen[-1] + 1 if chosen else 0)
-        after = bisect_left(work, wanted)
-        near = min((after - 1, after), key=lambda j: abs(work[j] - wanted) if 0 <= j < len(work) else math.inf)
-        chosen.append(min(max(near, least), len(work) - exits + i))
-    return tuple(fit[work[j]] for j in chosen)
+        before = np.concatenate(([np.inf], least[i - 1, :-1])) if i else np.zeros(len(work))
+        least[i] = np.minimum.accumulate(before + apart[i])
+    chosen, until = [], len(work)
+    for i in reversed(range(exits)):
+        until = int(np.argmin(least[i, :until]))
+        chosen.append(fit[float(work[until])])
+    return tuple(reversed(chosen))
 
 
 def head(shape: tuple[int, ...], classes: int, width: int = 64) -> nn.Module:
@@ -215,7 +218,9 @@ def head(shape: tuple[int, ...], classes: int, width: int = 64) -> nn.Module:
         ConfigError: a tensor of one number a row.
     """
     if not shape:
-        raise ConfigError("an exit that reads one number a row", "put it where a vector, a sequence or an image crosses")
+        raise ConfigError(
+            "an exit that reads one number a row", "put it where a vector, a sequence or an image crosses"
+        )
     if len(shape) == 1:
         return nn.Linear(shape[0], classes)
     if len(shape) != 3:
@@ -249,10 +254,6 @@ def _graph(net: Net) -> Graph:
 def _read(net: Staged, cut: int) -> str:
     """The value that an exit after this cut reads."""
     return list(net[:cut].outputs.values())[-1]
-
-
-def _lone(net: Staged, cut: int) -> bool:
-    return len(net[:cut].outputs) == 1
 
 
 def _named(root: nn.Module, part: fx.GraphModule, graph: Graph) -> fx.GraphModule:

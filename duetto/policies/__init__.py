@@ -14,6 +14,7 @@ from duetto.policies.dual import Dual
 from duetto.policies.embeddings import OnnxEmbedding, SentenceEmbedding
 from duetto.policies.ensemble import Ensemble
 from duetto.policies.epsilon_greedy import EpsilonGreedy
+from duetto.policies.exits import Anytime, ExitOrCut, Exits
 from duetto.policies.gain import LearnedGain
 from duetto.policies.heads import Boosted, Head, Logistic, Neighbours, Network
 from duetto.policies.least_available import LeastAvailable
@@ -38,6 +39,7 @@ from duetto.policies.threshold import Threshold
 from duetto.policies.tiers import Tier, Tiers
 
 __all__ = [
+    "Anytime",
     "Audited",
     "Balanced",
     "Boosted",
@@ -55,6 +57,8 @@ __all__ = [
     "Environment",
     "EpsilonGreedy",
     "Everyone",
+    "ExitOrCut",
+    "Exits",
     "Head",
     "KCentre",
     "LearnedCascade",

@@ -35,7 +35,9 @@ class EveryExit:
 
     def __post_init__(self) -> None:
         if not self.weights or not all(0 <= weight < math.inf for weight in self.weights):
-            raise ConfigError(f"weights {self.weights} of the exits", "use numbers from 0, one an exit and the last one")
+            raise ConfigError(
+                f"weights {self.weights} of the exits", "use numbers from 0, the final one last"
+            )
 
     @property
     def by_row(self) -> bool:
