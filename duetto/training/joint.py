@@ -35,9 +35,7 @@ class EveryExit:
 
     def __post_init__(self) -> None:
         if not self.weights or not all(0 <= weight < math.inf for weight in self.weights):
-            raise ConfigError(
-                f"weights {self.weights} of the exits", "use numbers from 0, the final one last"
-            )
+            raise ConfigError(f"weights {self.weights} of the exits", "use numbers from 0, the final one last")
 
     @property
     def by_row(self) -> bool:

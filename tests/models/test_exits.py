@@ -1,4 +1,4 @@
-"""Networks with exits: the backbone is what it was, exits read what crosses, and a walk computes what the whole does."""
+"""Networks with exits: the backbone stays what it was, and a walk from exit to exit computes what the whole does."""
 
 from dataclasses import replace
 
@@ -101,7 +101,9 @@ def test_exits_stand_where_the_work_is_even() -> None:
     net = NETS["residual"]
     staged = built_stages(net)
     done = np.cumsum([each.work.flops for each in staged.stages])
-    lone = {done[k - 1]: k for k in range(1, len(staged)) if len(staged.frontier(k)) == 1 and 0 < done[k - 1] < done[-1]}
+    lone = {
+        done[k - 1]: k for k in range(1, len(staged)) if len(staged.frontier(k)) == 1 and 0 < done[k - 1] < done[-1]
+    }
     pairs = [(a, b) for a in lone for b in lone if a < b]
     best = min(pairs, key=lambda pair: abs(pair[0] / done[-1] - 1 / 3) + abs(pair[1] / done[-1] - 2 / 3))
     assert evenly(net, 2) == evenly(staged, 2) == tuple(lone[each] for each in best)

@@ -76,7 +76,9 @@ def test_the_sequential_executor_trains_all_exits() -> None:
 def test_a_cohort_trains_the_same() -> None:
     """The heads for all at once, the backbone in turn."""
     client = Client(NET, LOSS, SGD(0.1), epochs=2, batch_size=16)
-    tasks = [Task({"params": NET.init(0)}, {name: column[i::3] for name, column in DATA.items()}, (i,)) for i in range(3)]
+    tasks = [
+        Task({"params": NET.init(0)}, {name: column[i::3] for name, column in DATA.items()}, (i,)) for i in range(3)
+    ]
     assert why_not(client, tasks) is None
     for task, together in zip(tasks, Cohort().train(client, tasks), strict=True):
         alone = sequential.run(client, task.start, task.data, task.key)

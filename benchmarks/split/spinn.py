@@ -1,0 +1,348 @@
+"""SPINN's trade (Laskaridis et al. 2020): exits, a split and an 8-bit codec, at the accuracy of the whole network.
+
+    python benchmarks/split/spinn.py --cache nets --seeds 0 1 2 --json spinn.json
+
+The residual network of ``nets.py`` gets exits after 41 % and 70 % of its work and is trained on with them. Thresholds
+are fitted on the calibration images (each counts as a user) with the promise that leaving early loses no more than half
+a point, and the cut of every row is chosen on them too; the test images are only scored. What is computed by device and
+cloud costs what the roofline of ``duetto/profiles.toml`` says, one overhead a call; what crosses is encoded for each
+image by itself. Time to encode is left out, on both sides.
+
+Without exits the network is the backbone as it was; *cloud only* sends the pixels, as they are, packed with Zstandard
+or as PNG, whichever is least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nets import Images, images, trained
+
+from duetto import tree as trees
+from duetto.codecs import Quantise, Zstd
+from duetto.models import Branched, Staged, stage
+from duetto.models.net import built, fitting
+from duetto.policies import Calibrated, Exits, RiskControlled
+from duetto.simulation.energy import Profile, compute, prices, profiles
+from duetto.training import Adam, Client, Crop, CrossEntropy, EveryExit, SelfDistil, sequential
+from duetto.tree import Tree
+from duetto.types import Action, Chain, Held, Outcomes, Seen, Work
+
+AT, EPOCHS, TARGET = (10, 18), 10, 0.005
+CUTS = (10, 14, 18, 22, 26, 27)  # where what crosses is no more than at any cut before
+CODER = Chain((Quantise(8), Zstd(1)))
+LOSS = (EveryExit(CrossEntropy(), (1.0, 1.0, 1.0)), SelfDistil(0.3, 3.0))
+NETWORKS = {"3g": (1.0, 0.1), "4g": (5.6, 0.05), "wifi": (20.0, 0.02), "5g": (77.0, 0.02)}  # Mbit/s up, seconds RTT
+DEVICES = {  # estimate of ours: a Cortex-M7 at 480 MHz, one multiply-add a few cycles
+    "microcontroller": Profile(2e8, 1e9, 0.5, 0.01, 1e-3),
+    **{name: profiles()[name] for name in ("low-end-phone", "raspberry-pi-4", "mid-phone")},
+}
+CLOUD = profiles()["cloud-gpu"]
+PRICE = prices()["default"]
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """One way to answer a set of images, before it is known on which device and network.
+
+    Attributes:
+        right: [n] whether the answer that is given is right.
+        bytes: [n] sent; 0 where nothing is.
+        device, cloud: [n, 2] flops and bytes of memory.
+        reached: (work on the device until then [n, 2], answers [n] right or not), exit by exit; for deadlines.
+    """
+
+    right: np.ndarray
+    bytes: np.ndarray
+    device: np.ndarray
+    cloud: np.ndarray
+    reached: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def seconds(self, device: Profile, network: tuple[float, float]) -> np.ndarray:
+        """[3, n] at the device, on the way, and in the cloud."""
+        mbps, rtt = network
+        asked = self.bytes > 0
+        on_device = _seconds(device, self.device)
+        return np.stack([on_device, asked * (self.bytes * 8 / mbps / 1e6 + rtt), asked * _seconds(CLOUD, self.cloud)])
+
+    def dollars(self) -> float:
+        """Mean of an answer."""
+        asked = self.bytes > 0
+        seconds = asked * _seconds(CLOUD, self.cloud)
+        return float((asked * PRICE.per_call + seconds * PRICE.per_cloud_second).mean())
+
+
+def _seconds(profile: Profile, work: np.ndarray) -> np.ndarray:
+    pairs, which = np.unique(work, axis=0, return_inverse=True)
+    each = [compute(profile, Work(*pair))[0] if pair.any() else 0.0 for pair in pairs.tolist()]
+    return np.array(each)[which.reshape(-1)]
+
+
+def tuned(folder: Path, seed: int) -> tuple[Branched, Tree]:
+    """The residual network with exits, trained on from the trained backbone where the folder lacks it."""
+    net, params = trained("residual", folder)
+    branched, path = Branched(net, AT, 64), folder / f"residual-exits-{seed}.safetensors"
+    if not path.exists():
+        data = images()["train"]
+        client = Client(branched, LOSS, Adam(1e-3, schedule="cosine"), EPOCHS, 64, augment=Crop(4))
+
+        def shown(step: int, steps: int) -> None:
+            if step % 100 == 0:
+                print(f"exits seed {seed}: {step} of {steps}", file=sys.stderr, flush=True)
+
+        start = {"params": branched.grown(params, seed)}
+        rows = {"x": data.x, "y": data.y}
+        path.write_bytes(trees.encode(sequential.run(client, start, rows, (seed, "split", "exits"), shown).params))
+    return branched, trees.decode(path.read_bytes())
+
+
+def walked(net: Staged, features: Tree, start: int, n: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(cut, logits [n, classes]) of each exit after ``start``, and of the end."""
+    done, carried = start, features
+    for cut in (*[cut for cut in net.exits if cut > start], len(net)):
+        parts = [net[done:cut]({k: v[i : i + 250] for k, v in carried.items()}) for i in range(0, n, 250)]
+        carried, done = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}, cut
+        yield cut, (carried if cut == len(net) else net.exits[cut](carried))["logits"]
+
+
+def crossing(net: Staged, cut: int, x: np.ndarray) -> tuple[Tree, np.ndarray]:
+    """What arrives of the features of ``x [n, ...]`` after the codec, and the bytes of each row."""
+    parts = [net[:cut]({"x": x[i : i + 250]}) for i in range(0, len(x), 250)]
+    features = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+    sizes, arrived = [], []
+    for i in range(len(x)):
+        _, coded = CODER.encode(CODER.init(), {k: v[i : i + 1] for k, v in features.items()}, ())
+        sizes.append(trees.size(trees.spec(coded)))
+        arrived.append(CODER.decode(coded))
+    return {k: np.concatenate([each[k] for each in arrived]) for k in features}, np.array(sizes, float)
+
+
+def pixels(data: Images) -> dict[str, np.ndarray]:
+    """Bytes of each image: as it is, by Zstandard, as PNG."""
+    from PIL import Image
+
+    found: dict[str, list[int]] = {"raw": [], "zstd": [], "png": []}
+    for each in data.pixels:
+        found["raw"].append(each.nbytes)
+        found["zstd"].append(trees.size(trees.spec(Zstd(19).encode({}, {"x": each}, ())[1])))
+        written = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(each.transpose(1, 2, 0))).save(written, "png", optimize=True)
+        found["png"].append(len(written.getvalue()))
+    return {name: np.array(sizes, float) for name, sizes in found.items()}
+
+
+def amounts(works: list[Work]) -> np.ndarray:
+    """[2] their sum."""
+    return np.array([sum(work.flops for work in works), sum(work.bytes for work in works)])
+
+
+def until(net: Staged, cut: int) -> np.ndarray:
+    """[2] the work of all stages and exits until a cut, with its own exit."""
+    return amounts([net[:cut].work(), *(exit.work() for at, exit in net.exits.items() if at <= cut)])
+
+
+def fitted(logits: dict[int, np.ndarray], y: np.ndarray) -> Held[Any]:
+    """Exits with a promise, on calibration images."""
+    *early, final = logits
+    outcomes = {cut: Outcomes.of_classifiers(logits[cut], logits[final], y) for cut in early}
+    return Exits(RiskControlled(Calibrated(), "expected", TARGET)).fit(outcomes)
+
+
+def left_at(held: Held[Any] | None, logits: dict[int, np.ndarray]) -> np.ndarray:
+    """[n] the cut at which each image's answer stands."""
+    *early, final = logits
+    found = np.full(len(logits[final]), final)
+    for cut in reversed(early if held else []):
+        assert held is not None
+        stops = held.choose(Seen(stage=cut, answer=logits[cut], size=len(found)), ()).action == Action.STOP
+        found[stops] = cut
+    return found
+
+
+def ways(net: Staged, held: Held[Any] | None, data: Images) -> dict[str, Way]:
+    """Every way to answer with this network and these exits: here, or from a cut on in the cloud."""
+    n, x, y = len(data.y), data.x, data.y
+    here = dict(walked(net, {"x": x}, 0, n))
+    left = left_at(held, here)
+    cost = {cut: until(net, cut) for cut in (*net.exits, len(net))}
+    given = np.stack([here[cut][i] for i, cut in enumerate(left)])
+    device = np.stack([cost[cut] for cut in left])
+    reached = [(np.tile(cost[cut], (n, 1)), logits.argmax(1) == y) for cut, logits in here.items()]
+    nothing = np.zeros((n, 2))
+    found = {"device": Way(given.argmax(1) == y, np.zeros(n), device, nothing, reached)}
+    for cut in CUTS:
+        features, sizes = crossing(net, cut, x)
+        beyond = {at: logits for at, logits in here.items() if at <= cut} | dict(walked(net, features, cut, n))
+        left = left_at(held, beyond)
+        asked = left > cut
+        right = np.array([beyond[at][i].argmax() == y[i] for i, at in enumerate(left)])
+        before = amounts([net[:cut].work(), *(e.work() for at, e in net.exits.items() if at <= cut)])
+        device = np.stack([before if ask else cost[at] for at, ask in zip(left, asked, strict=True)])
+        cloud = np.stack([cost[at] - before if ask else np.zeros(2) for at, ask in zip(left, asked, strict=True)])
+        early = [each for at, each in zip(here, reached, strict=True) if at <= cut]
+        found[f"cut {cut}"] = Way(right, sizes * asked, device, cloud, early)
+    return found
+
+
+def best(found: dict[str, Way], device: Profile, network: tuple[float, float], least: float) -> str:
+    """The fastest way, one answer after the other, of those at least so accurate on these images; else the first."""
+    fine = [name for name, way in found.items() if way.right.mean() >= least] or list(found)[:1]
+    return min(fine, key=lambda name: found[name].seconds(device, network).sum(0).mean())
+
+
+def told(way: Way, device: Profile, network: tuple[float, float]) -> dict[str, float]:
+    """What is reported of a way."""
+    seconds = way.seconds(device, network)
+    return {
+        "accuracy": float(way.right.mean()),
+        "milliseconds": float(seconds.sum(0).mean() * 1e3),
+        "answers_a_second": float(1 / seconds.sum(0).mean()),
+        "pipelined_a_second": float(1 / seconds.mean(1).max()),
+        "asked": float((way.bytes > 0).mean()),
+        "up_bytes": float(way.bytes.mean()),
+        "cloud_mflop": float(way.cloud[:, 0].mean() / 1e6),
+        "dollars_a_million": way.dollars() * 1e6,
+    }
+
+
+def measured(folder: Path, seed: int) -> dict[str, Any]:
+    """All rows of one seed."""
+    data = images()
+    backbone, params = trained("residual", folder)
+    module = built(backbone)
+    module.load_state_dict(fitting(backbone, params))
+    plain = stage(module, torch.zeros((2, *backbone.shape)), proof="stages")
+    branched, learned = tuned(folder, seed)
+    net = branched.staged(learned)
+    held = fitted(dict(walked(net, {"x": data["calibration"].x}, 0, 1000)), data["calibration"].y)
+    split = {part: ways(plain, None, data[part]) for part in ("calibration", "test")}
+    early = {part: ways(net, held, data[part]) for part in ("calibration", "test")}
+    sizes = {part: pixels(data[part]) for part in ("calibration", "test")}
+    whole = {part: split[part]["device"] for part in split}
+    least = float(whole["calibration"].right.mean()) - TARGET
+    test = data["test"]
+    here = dict(walked(net, {"x": test.x}, 0, len(test.y)))
+    report: dict[str, Any] = {
+        "seed": seed,
+        "sentence": Exits.promised(held.part, held.state),
+        "whole": float(whole["test"].right.mean()),
+        "exits": {cut: float((logits.argmax(1) == test.y).mean()) for cut, logits in here.items()},
+        "left": {cut: float((left_at(held, here) == cut).mean()) for cut in here},
+        "bytes": {name: float(each.mean()) for name, each in sizes["test"].items()},
+        "cuts": {
+            name: {"without": float(split["test"][name].bytes.mean()), "asked": float((way.bytes > 0).mean())}
+            for name, way in early["test"].items()
+        },
+        "rows": [],
+        "deadlines": [],
+    }
+    right = whole["test"].right.astype(float)
+    lost = right - early["test"]["device"].right
+    report["lost"] = [float(lost.mean()), float(1.96 * lost.std() / len(lost) ** 0.5)]
+    smallest = min(sizes["calibration"], key=lambda name: sizes["calibration"][name].mean())
+    n = len(test.y)
+    alone = {
+        name: Way(whole["test"].right, sizes["test"][name], np.zeros((n, 2)), whole["test"].device)
+        for name in ("raw", smallest)
+    }
+    for device, profile in DEVICES.items():
+        for network, link in NETWORKS.items():
+            chosen = best(split["calibration"], profile, link, least)
+            walk = best(early["calibration"], profile, link, least)
+            inside = {name: way for name, way in early["calibration"].items() if name != "device"}
+            shared = best(inside, profile, link, least)
+            report["rows"].append(
+                {
+                    "device": device,
+                    "network": network,
+                    "cloud only, raw": told(alone["raw"], profile, link),
+                    "cloud only, packed": told(alone[smallest], profile, link),
+                    "device only": told(whole["test"], profile, link),
+                    "split": {"cut": chosen, **told(split["test"][chosen], profile, link)},
+                    "exits": {"cut": walk, **told(early["test"][walk], profile, link)},
+                    "exits and cloud": {"cut": shared, **told(early["test"][shared], profile, link)},
+                }
+            )
+    for device, network in (("microcontroller", "4g"), ("low-end-phone", "4g")):
+        report["deadlines"].append(
+            curve(device, network, alone[smallest], split["test"]["device"], early["test"]["cut 18"])
+        )
+    return report
+
+
+def curve(device: str, network: str, cloud: Way, whole: Way, both: Way) -> dict[str, Any]:
+    """Share of right answers at each deadline; no answer yet is a wrong one."""
+    profile, link = DEVICES[device], NETWORKS[network]
+    at_cloud, at_end = cloud.seconds(profile, link).sum(0), whole.seconds(profile, link).sum(0)
+    at_both = both.seconds(profile, link).sum(0)
+    exits = [(_seconds(profile, work), right) for work, right in both.reached]
+    marks = np.quantile(np.concatenate([at_cloud, at_end, at_both, *(at for at, _ in exits)]), np.linspace(0, 1, 9))
+    rows = []
+    for deadline in np.unique(np.append(np.round(marks * 1.02, 4), 0.0)):
+        with_exits = np.zeros(len(at_both))
+        for at, right in exits:
+            with_exits = np.where(at <= deadline, right, with_exits)
+        with_exits = np.where(at_both <= deadline, both.right, with_exits)
+        rows.append(
+            {
+                "seconds": float(deadline),
+                "cloud only": float((cloud.right & (at_cloud <= deadline)).mean()),
+                "device only": float((whole.right & (at_end <= deadline)).mean()),
+                "exits and cloud": float(with_exits.mean()),
+            }
+        )
+    return {"device": device, "network": network, "rows": rows}
+
+
+def shown(report: dict[str, Any]) -> None:
+    """As tables."""
+    print(f"\nseed {report['seed']}: whole {report['whole']:.2%}, exits {report['exits']}, left {report['left']}")
+    lost, around = report["lost"]
+    print(f"lost against the whole network: {100 * lost:+.2f} points +- {100 * around:.2f}\n{report['sentence']}")
+    print(f"bytes of an image {report['bytes']}; at cuts {report['cuts']}")
+    names = ("cloud only, raw", "cloud only, packed", "device only", "split", "exits", "exits and cloud")
+    print(
+        "| device | network | " + " | ".join(f"{name}, ms" for name in names) + " | x packed | x split | cloud cost |"
+    )
+    for row in report["rows"]:
+        cells = [f"{row[name]['milliseconds']:.1f} {row[name].get('cut', '')}".strip() for name in names]
+        packed, ours, shared = (row[name] for name in ("cloud only, packed", "exits", "exits and cloud"))
+        times = packed["milliseconds"] / ours["milliseconds"], row["split"]["milliseconds"] / ours["milliseconds"]
+        cost = packed["dollars_a_million"] / shared["dollars_a_million"]
+        work = packed["cloud_mflop"] / shared["cloud_mflop"]
+        print(
+            f"| {row['device']} | {row['network']} | {' | '.join(cells)} | {times[0]:.2f} | {times[1]:.2f} "
+            f"| 1/{cost:.1f} (work 1/{work:.1f}), {ours['accuracy']:.2%}, {shared['accuracy']:.2%} |"
+        )
+    for each in report["deadlines"]:
+        print(f"\n{each['device']}, {each['network']}: right in time")
+        for row in each["rows"]:
+            print("  " + ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True, help="folder of trained networks")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    reports = []
+    for seed in chosen.seeds:
+        reports.append(measured(chosen.cache, seed))
+        shown(reports[-1])
+        if chosen.json:
+            chosen.json.write_text(json.dumps(reports, indent=1))
+
+
+if __name__ == "__main__":
+    main()
