@@ -60,21 +60,21 @@ class Way:
         right: [n] whether the answer that is given is right.
         bytes: [n] sent; 0 where nothing is.
         device, cloud: [n, 2] flops and bytes of memory.
-        reached: (work on the device until then [n, 2], answers [n] right or not), exit by exit; for deadlines.
+        reached: exit by exit, (work on the device until its answer [2], [n] right or not, [n] who got there).
     """
 
     right: np.ndarray
     bytes: np.ndarray
     device: np.ndarray
     cloud: np.ndarray
-    reached: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    reached: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
 
     def seconds(self, device: Profile, network: tuple[float, float]) -> np.ndarray:
-        """[3, n] at the device, on the way, and in the cloud."""
+        """[4, n] at the device, sending, on the way however little is sent, and in the cloud."""
         mbps, rtt = network
         asked = self.bytes > 0
         on_device = _seconds(device, self.device)
-        return np.stack([on_device, asked * (self.bytes * 8 / mbps / 1e6 + rtt), asked * _seconds(CLOUD, self.cloud)])
+        return np.stack([on_device, self.bytes * 8 / mbps / 1e6, asked * rtt, asked * _seconds(CLOUD, self.cloud)])
 
     def dollars(self) -> float:
         """Mean of an answer."""
@@ -193,7 +193,7 @@ def ways(net: Staged, held: Held[Any] | None, data: Images, here: dict[int, np.n
     cost = {cut: until(net, cut) for cut in (*net.exits, len(net))}
     given = np.stack([here[cut][i] for i, cut in enumerate(left)])
     device = np.stack([cost[cut] for cut in left])
-    reached = [(np.tile(cost[cut], (n, 1)), logits.argmax(1) == y) for cut, logits in here.items()]
+    reached = [(cost[cut], logits.argmax(1) == y, left >= cut) for cut, logits in here.items()]
     nothing = np.zeros((n, 2))
     found = {"device": Way(given.argmax(1) == y, np.zeros(n), device, nothing, reached)}
     carried: Tree = {"x": x}
@@ -225,7 +225,7 @@ def told(way: Way, device: Profile, network: tuple[float, float]) -> dict[str, f
         "accuracy": float(way.right.mean()),
         "milliseconds": float(seconds.sum(0).mean() * 1e3),
         "answers_a_second": float(1 / seconds.sum(0).mean()),
-        "pipelined_a_second": float(1 / seconds.mean(1).max()),
+        "pipelined_a_second": float(1 / seconds.mean(1)[[0, 1, 3]].max()),  # one part of the way beside another
         "asked": float((way.bytes > 0).mean()),
         "up_bytes": float(way.bytes.mean()),
         "cloud_mflop": float(way.cloud[:, 0].mean() / 1e6),
@@ -288,6 +288,10 @@ def measured(folder: Path, seed: int, split: dict[str, dict[str, Way]], sizes: d
         name: Way(whole["test"].right, sizes[name], np.zeros((n, 2)), whole["test"].device)
         for name in ("raw", smallest)
     }
+    report["cloud"] = {
+        name: [way.dollars() * 1e6, float(way.cloud[:, 0].mean() / 1e6), float(way.right.mean())]
+        for name, way in {"only": alone["raw"], **early["test"]}.items()
+    }
     for device, profile in DEVICES.items():
         for network, link in NETWORKS.items():
             chosen = best(split["calibration"], profile, link, least)
@@ -308,30 +312,43 @@ def measured(folder: Path, seed: int, split: dict[str, dict[str, Way]], sizes: d
             )
     for device, network in (("microcontroller", "4g"), ("low-end-phone", "4g")):
         report["deadlines"].append(
-            curve(device, network, alone[smallest], split["test"]["device"], early["test"]["cut 18"])
+            curve(
+                device,
+                network,
+                alone[smallest],
+                split["test"]["device"],
+                early["test"]["device"],
+                early["test"]["cut 18"],
+            )
         )
     return report
 
 
-def curve(device: str, network: str, cloud: Way, whole: Way, both: Way) -> dict[str, Any]:
+def curve(device: str, network: str, cloud: Way, whole: Way, exits: Way, both: Way) -> dict[str, Any]:
     """Share of right answers at each deadline; no answer yet is a wrong one."""
     profile, link = DEVICES[device], NETWORKS[network]
     at_cloud, at_end = cloud.seconds(profile, link).sum(0), whole.seconds(profile, link).sum(0)
     at_both = both.seconds(profile, link).sum(0)
-    exits = [(_seconds(profile, work), right) for work, right in both.reached]
-    marks = np.quantile(np.concatenate([at_cloud, at_end, at_both, *(at for at, _ in exits)]), np.linspace(0, 1, 9))
+    early = [
+        [(compute(profile, Work(*work.tolist()))[0], right, got) for work, right, got in each.reached]
+        for each in (both, exits)
+    ]
+    seconds = np.concatenate([at_cloud, at_end, at_both])
+    marks = np.append(np.quantile(seconds, np.linspace(0, 1, 7)), [at for at, *_ in early[1]])
     rows = []
-    for deadline in np.unique(np.append(np.round(marks * 1.02, 4), 0.0)):
-        with_exits = np.zeros(len(at_both))
-        for at, right in exits:
-            with_exits = np.where(at <= deadline, right, with_exits)
-        with_exits = np.where(at_both <= deadline, both.right, with_exits)
+    for deadline in np.unique(np.ceil(marks * 1e4) / 1e4):
+        answers = [np.zeros(len(at_both), bool) for _ in early]
+        for found, each in zip(answers, early, strict=True):
+            for at, right, got in each:
+                if at <= deadline:
+                    found[got] = right[got]
         rows.append(
             {
                 "seconds": float(deadline),
                 "cloud only": float((cloud.right & (at_cloud <= deadline)).mean()),
                 "device only": float((whole.right & (at_end <= deadline)).mean()),
-                "exits and cloud": float(with_exits.mean()),
+                "exits": float(answers[1].mean()),
+                "exits and cloud": float(np.where(at_both <= deadline, both.right, answers[0]).mean()),
             }
         )
     return {"device": device, "network": network, "rows": rows}
@@ -345,19 +362,15 @@ def shown(report: dict[str, Any]) -> None:
     print(f"with the promise: {report['promised']}. {report['sentence']}")
     print(f"bytes of an image {report['bytes']}; at cuts {report['cuts']}")
     names = ("cloud only, raw", "cloud only, packed", "device only", "split", "exits", "exits and cloud")
-    print(
-        "| device | network | " + " | ".join(f"{name}, ms" for name in names) + " | x packed | x split | cloud cost |"
-    )
+    print(f"| device | network | {' | '.join(f'{name}, ms (/s)' for name in names)} | right: exits, and cloud |")
     for row in report["rows"]:
-        cells = [f"{row[name]['milliseconds']:.1f} {row[name].get('cut', '')}".strip() for name in names]
-        packed, ours, shared = (row[name] for name in ("cloud only, packed", "exits", "exits and cloud"))
-        times = packed["milliseconds"] / ours["milliseconds"], row["split"]["milliseconds"] / ours["milliseconds"]
-        cost = packed["dollars_a_million"] / shared["dollars_a_million"]
-        work = packed["cloud_mflop"] / shared["cloud_mflop"]
-        print(
-            f"| {row['device']} | {row['network']} | {' | '.join(cells)} | {times[0]:.2f} | {times[1]:.2f} "
-            f"| 1/{cost:.1f} (work 1/{work:.1f}), {ours['accuracy']:.2%}, {shared['accuracy']:.2%} |"
-        )
+        times = [
+            (row[name]["milliseconds"], row[name]["pipelined_a_second"], row[name].get("cut", "")) for name in names
+        ]
+        cells = [f"{each:.1f} ({many:.0f}) {cut}".strip() for each, many, cut in times]
+        right = ", ".join(f"{row[name]['accuracy']:.2%}" for name in names[-2:])
+        print(f"| {row['device']} | {row['network']} | {' | '.join(cells)} | {right} |")
+    print(f"cloud, of one answer (millionths of a dollar, MFLOP, share right): {report['cloud']}")
     for each in report["deadlines"]:
         print(f"\n{each['device']}, {each['network']}: right in time")
         for row in each["rows"]:
