@@ -277,10 +277,12 @@ def measured(folder: Path, seed: int, split: dict[str, dict[str, Way]], sizes: d
     }
     right = whole["test"].right.astype(float)
     lost = right - early["test"]["device"].right
-    kept = left_at(promised, here)
-    found = np.array([here[cut][i].argmax() == y for i, (cut, y) in enumerate(zip(kept, test.y, strict=True))])
+    safe = ways(net, promised, test, here)
     final = here[len(net)].argmax(1) == test.y
-    report["promised"] = {"early": float((kept < len(net)).mean()), "lost": float(final.mean() - found.mean())}
+    report["promised"] = {
+        "early": float((left_at(promised, here) < len(net)).mean()),
+        "lost": float(final.mean() - safe["device"].right.mean()),
+    }
     report["lost"] = [float(lost.mean()), float(1.96 * lost.std() / len(lost) ** 0.5)]
     smallest = min(sizes, key=lambda name: sizes[name].mean())
     n = len(test.y)
@@ -291,6 +293,16 @@ def measured(folder: Path, seed: int, split: dict[str, dict[str, Way]], sizes: d
     report["cloud"] = {
         name: [way.dollars() * 1e6, float(way.cloud[:, 0].mean() / 1e6), float(way.right.mean())]
         for name, way in {"only": alone["raw"], **early["test"]}.items()
+    }
+    report["promised"] |= {
+        "cloud": {
+            name: [way.dollars() * 1e6, float(way.cloud[:, 0].mean() / 1e6), float(way.right.mean())]
+            for name, way in safe.items()
+        },
+        "milliseconds on the device": {
+            name: float(safe["device"].seconds(profile, (1.0, 0.0)).sum(0).mean() * 1e3)
+            for name, profile in DEVICES.items()
+        },
     }
     for device, profile in DEVICES.items():
         for network, link in NETWORKS.items():
