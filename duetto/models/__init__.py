@@ -1,7 +1,6 @@
 """Small and large models: the zoo, the skill of answering with one, cutting one, and what else the cloud teaches."""
 
 from duetto.models.embedding import embedded
-from duetto.models.halves import Advance, Finish
 from duetto.models.mixture import Mixture
 from duetto.models.net import Net
 from duetto.models.returns import Neighbours, Prototypes
@@ -10,10 +9,8 @@ from duetto.models.staged import Half, Staged, stage
 from duetto.models.zoo import Chained, Conv, Inception, Mlp, Mobile, Residual, Speech, Text, Vit
 
 __all__ = [
-    "Advance",
     "Chained",
     "Conv",
-    "Finish",
     "Half",
     "Inception",
     "Mixture",

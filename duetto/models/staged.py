@@ -92,6 +92,12 @@ class Half:
         axes = self._row_axes(self.inputs)
         return {name: np.concatenate([tree[name] for tree in trees], axes[name]) for name in self.inputs}
 
+    def batches(self, tree: Tree, most: int) -> list[dict[str, np.ndarray]]:
+        """The same inputs, at most so many rows at once, where they are :attr:`joinable`."""
+        axes, ends = self._row_axes(self.inputs), range(most, self.rows(tree), most)
+        parts = {name: np.split(tree[name], ends, axes[name]) for name in self.inputs}
+        return [{name: parts[name][i] for name in parts} for i in range(len(ends) + 1)]
+
     def parted(self, tree: Tree, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
         """Outputs of so many rows each."""
         axes, ends = self._row_axes(self.outputs), np.cumsum(rows)[:-1]

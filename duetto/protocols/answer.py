@@ -48,8 +48,8 @@ async def answer(
 
     A skill of ``exits`` is asked with what the one before it carried on, at first ``{"x": [1, *shape]}``, and gives
     ``logits`` where it is an exit, and ``carried`` where it leaves something for the next one and for a peer: see
-    :class:`duetto.models.Advance`. Once a plan's ``patience`` is over, the device goes on beside the question, and the
-    first answer stands.
+    :class:`~duetto.protocols.stages.Advance`. Once a plan's ``patience`` is over, the device goes on beside the
+    question, and the first answer stands.
 
     Args:
         x: the input, without a batch axis.

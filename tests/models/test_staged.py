@@ -1,4 +1,4 @@
-"""Cuts that change no bit, for networks of every kind; what crosses; models that cannot be cut, with the line to change."""
+"""Cuts that change no bit, for networks of every kind; what crosses; models that cannot be cut, with their line."""
 
 import re
 from typing import Any
@@ -14,6 +14,7 @@ from duetto import tree as trees
 from duetto.errors import ConfigError, DataError
 from duetto.models import Chained, Conv, Inception, Mlp, Mobile, Net, Residual, Speech, Staged, Text, Vit, stage
 from duetto.models.graph import unfused
+from duetto.tree import Tree
 
 S = (3, 16, 16)
 ZOO: dict[str, Net] = {
@@ -152,7 +153,7 @@ def test_any_closed_set_of_stages_is_a_cut(data: st.DataObject) -> None:
     staged, x = INCEPTION
     chosen: set[str] = set()
     for each in staged.stages:
-        if all(name in chosen or name == "x" or name == "input" for name in each.reads) and data.draw(st.booleans()):
+        if all(name in chosen | {"x", "input"} for name in each.reads) and data.draw(st.booleans()):
             chosen.add(each.name)
     cut = frozenset(chosen)
     crossed = staged[:cut](x)
@@ -186,7 +187,7 @@ def test_what_crosses_is_the_frontier_and_nothing_that_follows_from_shapes_or_we
         assert all(leaf.shape[0] == 1 or 1 in leaf.shape for leaf in staged.frontier(cut).values())
         assert sum(leaf.nbytes for leaf in staged.frontier(cut).values()) <= 4 * 4 * 5 * 16 * 4
     blocks = [i + 1 for i, s in enumerate(staged.stages) if s.operation.startswith("aten.add")]
-    assert list(staged.frontier(blocks[1]).values())[0].shape == (1, 5, 16), "one tensor between two blocks"
+    assert next(iter(staged.frontier(blocks[1]).values())).shape == (1, 5, 16), "one tensor between two blocks"
 
 
 def test_halves_know_their_parameters_and_work() -> None:
@@ -200,21 +201,23 @@ def test_halves_know_their_parameters_and_work() -> None:
     for cut in staged.cuts():
         head, tail = staged[:cut], staged[cut:]
         assert head.work().flops + tail.work().flops == net.work(1).flops
-        assert len(list(trees.leaves(head.params))) + len(list(trees.leaves(tail.params))) == len(
-            list(trees.leaves(params))
-        )
-    np.testing.assert_allclose(
-        staged({"x": rows(net, 4).numpy()})["logits"], net.logits(params, rows(net, 4).numpy()), atol=1e-6
-    )
+        assert names(head.params) | names(tail.params) == names(params)
+        assert not names(head.params) & names(tail.params)
+    x = rows(net, 4).numpy()
+    np.testing.assert_allclose(staged({"x": x})["logits"], net.logits(params, x), atol=1e-6)
+
+
+def names(params: Tree) -> set[str]:
+    """Of all parameters."""
+    return {name for name, _ in trees.leaves(params)}
 
 
 def test_bytes_of_the_frontier_are_those_of_the_tensors() -> None:
     staged = stage(Conv(S, 10, (4, 8)).module(), rows(ZOO["conv"], 1))
     sizes = [sum(leaf.nbytes for leaf in staged.frontier(k).values()) for k in range(len(staged) + 1)]
-    pixels = 16 * 16
-    assert sizes[:7] == [
-        4 * n for n in (3 * pixels, 4 * pixels, 4 * pixels, pixels, 2 * pixels, 2 * pixels, pixels // 2)
-    ]
+    pixels = 16 * 16  # of the input; (convolution, ReLU, pooling to a quarter) twice
+    numbers = [3 * pixels, 4 * pixels, 4 * pixels, pixels, 2 * pixels, 2 * pixels, pixels // 2]
+    assert sizes[:7] == [4 * n for n in numbers]
     assert sizes[-1] == 4 * 10
 
 
