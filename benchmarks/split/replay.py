@@ -230,8 +230,9 @@ def dynamic(
     """
     table, gather = of.table, _gather
     shape = of.seconds.shape[1:3]
-    state = policy.wander.begun(shape)
-    rtt = np.full(shape, 0.05)
+    state = policy.forecast.begun(shape)
+    # The handshake that opened the connection told one round trip.
+    rtt = np.broadcast_to(np.array([each.rtt[0] for each in of.streams])[:, None], shape)
     last = np.full(shape, -1)
     radio = of.radio[:, None, :]
     watched = rates(of, -1.0, 1.0)
@@ -245,11 +246,11 @@ def dynamic(
         until = now + of.interval
         if knows == "monitor":
             told = np.where(alive, watched[n][:, None], np.nan)
-            state = policy.wander.heard(state, now, np.broadcast_to(told, shape))
-        level, spread = policy.wander.ahead(state, now)
-        rows, patience, (best, worth) = policy.weighed(table, radio, level, spread, rtt, last)
+            state = policy.forecast.heard(state, now, np.broadcast_to(told, shape))
+        rates_, chances = policy.forecast.ahead(state, now)
+        rows, patience, (best, worth) = policy.weighed(table, radio, rates_, chances, rtt, last)
         if learner:
-            rows, patience, seen = learner.chosen(held, policy, table, radio, level, spread, rtt, rows)
+            rows, patience, seen = learner.chosen(held, policy, table, radio, rates_, chances, rtt, rows)
         early = gather(of.early[n], rows)
         sends = (gather(table["up_bytes"], rows) > 0) & ~early
         before, up, wait = gather(table["device_seconds"], rows), gather(of.up[n], rows), gather(of.wait[n], rows)
@@ -276,11 +277,11 @@ def dynamic(
         if learner:
             held = learner.heard(held, seen, rows, joules if energy else seconds, alive)
         last = np.where(alive, rows, last)
-        rtt = np.where(sends, 0.8 * rtt + 0.2 * (wait - gather(table["cloud_seconds"], rows)), rtt)
+        rtt = np.where(sends & ~late, 0.8 * rtt + 0.2 * (wait - gather(table["cloud_seconds"], rows)), rtt)
         if knows == "own":
             start = now + before
             stop = np.minimum(start + airtime, until)
-            asks = ~sends & alive & policy.probes(worth, best, level, radio[..., :])
+            asks = ~sends & alive & policy.probes(worth, best, rates_[..., 1], radio)
             begin = np.where(asks, np.minimum(now + seconds, until - 0.5), start)
             passed, lasted = np.zeros(shape), np.ones(shape)
             for t, each in enumerate(of.streams):
@@ -292,7 +293,7 @@ def dynamic(
                 lasted[t] = stop[t] - begin[t]
             found = passed / np.maximum(lasted, 1e-9) * np.exp(sigma * random.standard_normal(shape))
             found = np.where((sends | asks) & alive & (lasted > 1e-9), found, np.nan)
-            state = policy.wander.heard(state, stop, found)
+            state = policy.forecast.heard(state, stop, found)
             tail = of.radio[:, 2] * np.minimum(of.gap, of.radio[:, 3])
             joules_[n] += np.where(asks, np.maximum(lasted, 0) * of.radio[:, 0][:, None] + tail[:, None], 0.0)
             probes += asks.sum()

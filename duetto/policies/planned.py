@@ -22,16 +22,15 @@ import numpy as np
 
 from duetto.errors import ConfigError, DataError
 from duetto.policies.cuts import COLUMNS, Objective, Options, Radio, known
-from duetto.policies.forecast import Wander
+from duetto.policies.forecast import PLACES, SLOW, Jumps
 from duetto.policies.threshold import unanswered
 from duetto.tree import Array, Tree
 from duetto.types import Action, Codec, Held, Key, Move, Plan, Policy, Seen
 
 PROBE_BYTES = 2000
 LONGEST_SECONDS = 30.0  # no transfer is waited for longer
-# Gauss-Hermite, five nodes of the normal law.
-_NODES = np.array([2.8569700138728, 1.3556261799743, 0.0, -1.3556261799743, -2.8569700138728])
-_WEIGHTS = np.array([0.0112574113277, 0.2220759220056, 0.5333333333333, 0.2220759220056, 0.0112574113277])
+_JITTER = 1.6  # an answer may take so many times its round trip and computing before it is late
+_WAITS = (0.0, 1.1, 1.6, 3.0)  # patience that is tried, times what the slowest forecast without a jump takes
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,13 @@ class Planned(Policy[Tree]):
         objective: "latency", "energy" or "price".
         rescue: whether the device finishes alone after the patience.
         waste: what a second or joule that a rescue computes in vain counts beside one of waiting, for latency.
-        stall: probability that a transfer is ``crawl`` times as fast as the slowest forecast; 0..1.
-        crawl: share, above 0, below 1.
+        trust: for energy, the radio is given up between ``trust`` and 1 / ``trust`` times the ski rental's patience,
+            wherever the forecast wants it (Purohit, Svitkina, Kumar 2018); above 0, at most 1.
         stay: share that another plan must be cheaper to be taken.
         informs: requests that a probe informs.
+        stall_seconds: that an outage is believed to last.
         gap_seconds: of the radio's tail that an answer is charged.
-        wander: the forecast.
+        forecast: of the bandwidth.
 
     Raises:
         ConfigError: an unknown objective, or a number out of range.
@@ -66,25 +66,25 @@ class Planned(Policy[Tree]):
     plans: tuple[Plan, ...] = ()
     objective: Objective = "latency"
     rescue: bool = True
-    waste: float = 0.25
-    stall: float = 0.03
-    crawl: float = 0.1
+    waste: float = 0.1
+    trust: float = 0.5
     stay: float = 0.02
-    informs: float = 3.0
+    informs: float = 6.0
+    stall_seconds: float = 5.0
     gap_seconds: float = 0.0
-    wander: Wander = field(default_factory=Wander)
+    forecast: Jumps = field(default_factory=Jumps)
 
     def __post_init__(self) -> None:
         known(self.objective)
-        for name in ("waste", "stay", "informs", "gap_seconds"):
+        for name in ("waste", "stay", "informs", "stall_seconds", "gap_seconds"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}={getattr(self, name)}", "use a number from 0")
-        if not (0 <= self.stall < 1 and 0 < self.crawl < 1):
-            raise ConfigError(f"a stall of {self.stall} to {self.crawl}", "use shares between 0 and 1")
+        if not 0 < self.trust <= 1:
+            raise ConfigError(f"a trust of {self.trust}", "use a share above 0")
 
     def init(self) -> Tree:
         """Nothing known, and no options."""
-        return {**self.wander.begun(), "last": np.array(-1), "rtt": np.array(0.05)}
+        return {**self.forecast.begun(), "last": np.array(-1), "rtt": np.array(0.05)}
 
     def given(
         self, options: Options, radio: Radio | None = None, codecs: Mapping[str, Codec[Any]] | None = None
@@ -125,9 +125,9 @@ class Planned(Policy[Tree]):
 
     def probe(self, state: Tree, seen: Seen) -> np.ndarray:
         """Whether a probe of :data:`PROBE_BYTES` is worth sending after these requests, ``[n]`` bool."""
-        level, _ = self._forecast(state, seen)
-        costs, worth = self._weighed(state, seen)[2]
-        return self.probes(worth, costs, level, state["radio"])
+        rates, _ = self._forecast(state, seen)
+        best, worth = self._weighed(state, seen)[2]
+        return self.probes(worth, best, rates[..., 1], state["radio"])
 
     def learn(self, state: Tree, seen: Seen, move: Move, reward: Array) -> Tree:
         """Hear what transfers and probes took, one after the other.
@@ -143,7 +143,7 @@ class Planned(Policy[Tree]):
         after = dict(state)
         for i in range(seen.size):
             time = known_["time"][i]
-            after = self.wander.heard(after, after["time"] if np.isnan(time) else time, known_["up_mbps"][i])
+            after = self.forecast.heard(after, after["time"] if np.isnan(time) else time, known_["up_mbps"][i])
             if not np.isnan(rtt := known_["rtt_seconds"][i]):
                 after["rtt"] = 0.8 * after["rtt"] + 0.2 * rtt
         if seen.size and "table" in state and (row := self._row(state, move)) is not None:
@@ -151,14 +151,14 @@ class Planned(Policy[Tree]):
         return {name: value if isinstance(value, Mapping) else np.asarray(value) for name, value in after.items()}
 
     def weighed(
-        self, table: Mapping[str, Array], radio: Array, level: Array, spread: Array, waits: Array, last: Array
+        self, table: Mapping[str, Array], radio: Array, rates: Array, chances: Array, waits: Array, last: Array
     ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """The core, over links and devices of any shape ``[...]``.
 
         Args:
             table: columns ``[..., rows]``.
             radio: ``[..., 4]`` or ``[4]``, as of :func:`figures`.
-            level, spread: ``[...]`` forecast of the bandwidth's logarithm.
+            rates, chances: ``[..., nodes]`` forecast: Mbit/s and probabilities.
             waits: ``[...]`` round trip and queue, seconds.
             last: ``[...]`` the row last used; -1 none.
 
@@ -166,11 +166,11 @@ class Planned(Policy[Tree]):
             rows ``[...]``; patience ``[...]`` seconds from the first bit on; (the cost of the chosen row, and what knowing
             the bandwidth is worth) each ``[...]``.
         """
-        rates = np.exp(level[..., None] + np.sqrt(spread)[..., None] * _NODES)
-        weights = np.append((1 - self.stall) * _WEIGHTS, self.stall)
-        rates = np.concatenate([rates, np.exp(level)[..., None] * self.crawl], axis=-1)[..., None, :]
+        weights, rates = chances[..., None, :], rates[..., None, :]
         sends = table["up_bytes"] > 0
-        up = np.minimum(table["up_bytes"][..., None] * 8e-6 / rates, LONGEST_SECONDS)
+        # In an outage nothing passes, however little it is.
+        stalls = self.stall_seconds * (rates <= 1.001 * PLACES[0])
+        up = np.minimum(table["up_bytes"][..., None] * 8e-6 / rates + sends[..., None] * stalls, LONGEST_SECONDS)
         wait = (sends * (waits[..., None] + table["cloud_seconds"]))[..., None]
         took = up + wait
         energy = self.objective == "energy"
@@ -186,8 +186,11 @@ class Planned(Policy[Tree]):
         mean = (cost * weights).sum(-1)
         if self.rescue and self.objective != "price":
             rest = table["rest_joules" if energy else "rest_seconds"][..., None]
-            for node in (1, 2, 3, 4):  # waiting as long as one of the forecasts takes, and a little more
-                limit = 1.05 * took[..., node, None] + 0.005
+            for times in _WAITS[energy:]:
+                limit = times * up[..., SLOW, None] + (_JITTER * wait if times else 0.0)
+                if energy:
+                    rental = rest / np.maximum(up_watts, 1e-9)
+                    limit = np.clip(limit, self.trust * rental + _JITTER * wait, rental / self.trust + _JITTER * wait)
                 if energy:
                     late = np.minimum(up, limit) * up_watts + tail + rest
                 else:
@@ -213,36 +216,35 @@ class Planned(Policy[Tree]):
             worth = np.zeros_like(best)
         else:
             exact = first[..., None] + (1 - share[..., None]) * (base[..., None] + cost)
-            worth = np.maximum(best - (exact.min(-2) * weights).sum(-1), 0.0)
+            worth = np.maximum(best - (exact.min(-2) * chances).sum(-1), 0.0)
         return rows, np.take_along_axis(patience, rows[..., None], -1)[..., 0], (best, worth)
 
-    def probes(self, worth: Array, best: Array, level: Array, radio: Array) -> np.ndarray:
+    def probes(self, worth: Array, best: Array, mbps: Array, radio: Array) -> np.ndarray:
         """Whether a probe pays, ``[...]`` bool; where only time counts it must be worth a hundredth of a request."""
         if self.objective != "energy":
             return np.asarray(self.informs * worth > 0.03 * best)
-        seconds = PROBE_BYTES * 8e-6 / np.exp(level)
+        seconds = PROBE_BYTES * 8e-6 / mbps
         joules = seconds * radio[..., 0] + radio[..., 2] * np.minimum(radio[..., 3], self.gap_seconds)
         return np.asarray(self.informs * worth > joules)
 
     def _forecast(self, state: Tree, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
-        """``[n]`` mean and variance of the bandwidth's logarithm."""
+        """Mbit/s and probabilities, each ``[n, nodes]``."""
         time = column((seen.traits or {}).get("time"), seen.size)
         time = np.where(np.isnan(time), state["time"], time)
-        level, spread = self.wander.ahead(state, time)
         link = seen.link or {}
         if "up_mbps" in link:
-            after = self.wander.heard(state, time, column(link["up_mbps"], seen.size))
-            level, spread = after["level"], after["spread"]
-        return np.broadcast_to(level, (seen.size,)), np.broadcast_to(spread, (seen.size,))
+            state = self.forecast.heard(state, time, column(link["up_mbps"], seen.size))
+        rates, chances = self.forecast.ahead(state, time)
+        return rates, chances
 
     def _weighed(self, state: Tree, seen: Seen) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        level, spread = self._forecast(state, seen)
+        rates, chances = self._forecast(state, seen)
         link = seen.link or {}
         waits = column(link.get("rtt_seconds"), seen.size) if "rtt_seconds" in link else np.full(seen.size, state["rtt"])
         if seen.queue is not None:
             waits = waits + column(seen.queue, seen.size)
         last = np.broadcast_to(state["last"], (seen.size,))
-        return self.weighed(state["table"], state["radio"], level, spread, waits, last)
+        return self.weighed(state["table"], state["radio"], rates, chances, waits, last)
 
     def _row(self, state: Tree, move: Move) -> int | None:
         """The row of a move's plan, or that of the device alone; None where it is not of this table."""
