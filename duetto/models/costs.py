@@ -1,4 +1,4 @@
-"""What each stage of a network costs on a machine: measured here, or predicted from what was measured of other networks.
+"""What each stage of a network costs on a machine: measured here, or predicted from what others were measured at.
 
 The prediction is Neurosurgeon's (Kang et al. 2017): a regression for each kind of operation over what it computes and
 moves, ``seconds = a + b * flops + c * bytes`` with nothing below zero, fitted to relative errors, so that a short
@@ -45,7 +45,7 @@ def kind(stage: Stage) -> str:
 
 
 def measured(net: Staged, inputs: Tree, repeats: int = 7) -> np.ndarray:
-    """Seconds of each stage ``[stages]`` for these inputs on this machine: the median of ``repeats``, after one to warm up.
+    """Seconds of each stage ``[stages]`` for these inputs on this machine: the median of some repeats.
 
     The stages run one after the other in one pass, as a whole model does, so that caches are as they will be.
     """

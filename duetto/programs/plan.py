@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from duetto import codecs
 from duetto import tree as trees
 from duetto.errors import ConfigError, DataError
 from duetto.models import Net, Staged
+from duetto.models.graph import Stage
 from duetto.policies import cuts
 from duetto.simulation import energy
 from duetto.simulation.link import Network
@@ -24,12 +25,11 @@ from duetto.tree import Tree
 from duetto.types import Chain, Codec
 
 CODECS: Mapping[str, Codec[Any]] = {
-    "float32": Chain(),
     "float32+zstd": codecs.Zstd(1),
     "int8+zstd": Chain((codecs.Quantise(8), codecs.Zstd(1))),
     "int4+zstd": Chain((codecs.Quantise(4), codecs.Zstd(1))),
 }
-"""What a frontier may be coded with."""
+"""What a frontier may be coded with; what a coarser one costs in accuracy is for the user to measure."""
 CUTS = 24  # that are priced at most, spread over the network's work
 
 
@@ -58,7 +58,7 @@ class Costed:
         flops: of the stages before each.
         device_seconds, cloud_seconds: of these stages.
         nbytes: codec -> real bytes of a message of one row at each cut.
-        raw_bytes: of what crosses, uncoded.
+        answer_bytes: of what comes back.
     """
 
     names: tuple[str, ...]
@@ -67,15 +67,14 @@ class Costed:
     device_seconds: np.ndarray
     cloud_seconds: np.ndarray
     nbytes: Mapping[str, np.ndarray]
-    raw_bytes: np.ndarray
     answer_bytes: int
 
 
-def input_of(net: Net | None, inputs: np.ndarray) -> Input:
-    """What the inputs ``[n, ...]`` are like, by their shape.
+def input_of(net: Net | None, inputs: np.ndarray, real: bool) -> Input:
+    """What the inputs ``[n, ...]`` are like, by their shape; ``real`` is False for noise.
 
-    An image is JPEG of quality 75 where it looks like one and Pillow is there, else 2.4 bits a pixel (an estimate);
-    sound is Opus at 24 kbit/s; anything else goes through zstd.
+    An image is a JPEG of quality 75, scaled to 0..255, where it is real and Pillow is there, else 2.4 bits a pixel (an
+    estimate); sound is Opus at 24 kbit/s; anything else goes through zstd.
     """
     row = inputs[0]
     kind = type(net).__name__ if net is not None else ""
@@ -84,9 +83,9 @@ def input_of(net: Net | None, inputs: np.ndarray) -> Input:
         return Input(32_000 * seconds, 3_000 * seconds, "Opus at 24 kbit/s (an estimate)")
     if row.ndim == 3 and row.shape[0] in (1, 3) and min(row.shape[1:]) >= 8:
         pixels = row.shape[1] * row.shape[2]
-        sizes = [_jpeg(each) for each in inputs[:16]]
-        if all(sizes):
-            return Input(pixels * row.shape[0], float(np.mean(sizes)), "JPEG, quality 75 (measured)")
+        jpegs = _jpegs(inputs[:16]) if real else []
+        if jpegs:
+            return Input(pixels * row.shape[0], float(np.mean(jpegs)), "JPEG, quality 75 (measured)")
         return Input(pixels * row.shape[0], pixels * 2.4 / 8, "JPEG (an estimate of 2.4 bits a pixel)")
     zstd = codecs.Zstd(3)
     sizes = [float(trees.size(trees.spec(zstd.encode({}, {"x": each}, ("plan",))[1]))) for each in inputs[:16]]
@@ -94,20 +93,19 @@ def input_of(net: Net | None, inputs: np.ndarray) -> Input:
     return Input(float(row.size * width), min(float(np.mean(sizes)), float(row.size * width)), "zstd (measured)")
 
 
-def _jpeg(row: np.ndarray) -> float | None:
-    """Bytes as JPEG, of an image whose values fill 0..255 or 0..1; else None."""
+def _jpegs(rows: np.ndarray) -> list[float]:
+    """Bytes of each as JPEG; none without Pillow."""
     try:
         from PIL import Image
     except ImportError:
-        return None
-    low, high = float(row.min()), float(row.max())
-    if low < 0 or high > 255 or high == low:
-        return None
-    pixels = np.rint(row * (255 if high <= 1 else 1)).astype(np.uint8)
-    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=75)
-    return float(len(file.getvalue()))
+        return []
+    low, high = float(rows.min()), float(rows.max())
+    sizes = []
+    for row in np.rint((rows - low) * (255 / max(high - low, 1e-12))).astype(np.uint8):
+        file = io.BytesIO()
+        Image.fromarray(row[0] if len(row) == 1 else np.moveaxis(row, 0, -1)).save(file, "JPEG", quality=75)
+        sizes.append(float(len(file.getvalue())))
+    return sizes
 
 
 def costed(
@@ -137,12 +135,12 @@ def costed(
     chosen = _spread(net, most)
     first = {name: np.asarray(leaf)[:1] for name, leaf in inputs.items()} if net.graph.free_rows else dict(inputs)
     rows = net[:].rows(first)
-    features, at, raw, nbytes = first, 0, [], {name: [] for name in names}
+    features, at = first, 0
+    nbytes: dict[str, list[float]] = {name: [] for name in names}
     for cut in chosen:
         if cut > at:
             features, at = net[at:cut](features), cut
         message = {"cut": np.int64(cut), "features": features} if 0 < cut < len(net) else features
-        raw.append(sum(np.asarray(leaf).nbytes for leaf in features.values()) / rows)
         for name in names:
             codec = CODECS[name]
             coded = codec.encode(codec.init(), message, ("plan", cut))[1]
@@ -150,19 +148,19 @@ def costed(
     flops = np.array([net[:cut].work().flops for cut in chosen])
     own = np.array([_seconds(device, s) for s in net.stages]) if isinstance(device, energy.Profile) else device
     theirs = np.array([_seconds(cloud, stage) for stage in net.stages])
-    sums = [np.concatenate([[0.0], np.cumsum(each)])[list(chosen)] for each in (own, theirs)]
+    here, there = (np.concatenate([[0.0], np.cumsum(each)])[list(chosen)] for each in (own, theirs))
     return Costed(
         tuple(net.stages[cut - 1].name if cut else "" for cut in chosen),
         chosen,
         flops,
-        *sums,
+        here,
+        there,
         {name: np.array(sizes) for name, sizes in nbytes.items()},
-        np.array(raw),
         trees.size(trees.spec(features)),
     )
 
 
-def _seconds(profile: energy.Profile, stage: Any) -> float:
+def _seconds(profile: energy.Profile, stage: Stage) -> float:
     return max(stage.work.flops / profile.flops, stage.work.bytes / profile.memory_bandwidth)
 
 
@@ -188,6 +186,8 @@ class Planned:
     """What ``duetto plan`` tells.
 
     Attributes:
+        objective: what counts.
+        link: ``up_mbps``, ``down_mbps``, ``rtt_seconds``, ``queue_seconds``.
         options: all ways to answer.
         costs: of each, at the link: :class:`duetto.policies.cuts.Costs`.
         table: the plans that are ever best over bandwidth and load.
@@ -200,7 +200,6 @@ class Planned:
     costs: cuts.Costs
     table: cuts.Table
     verdict: cuts.Verdict
-    notes: tuple[str, ...] = field(default=())
 
 
 def planned(
@@ -225,12 +224,7 @@ def planned(
         gap_seconds: between answers, of which at most the radio's tail is charged.
         first_cut: stages that must be done before anything may leave the device.
     """
-    parts = []
-    for name, nbytes in costs.nbytes.items():
-        ratio = np.maximum(costs.raw_bytes, 1) / np.maximum(nbytes, 1)
-        for i in range(1, len(costs.cuts) - 1):
-            parts.append((name, i, float(ratio[i])))
-    options = _options(costs, given, device, cloud, prices, parts).within(first_cut=first_cut)
+    options = _options(costs, given, device, cloud, prices).within(first_cut=first_cut)
     found = cuts.priced(options, up_mbps, down_mbps, rtt_seconds, queue_seconds, radio, gap_seconds)
     return Planned(
         objective,
@@ -250,7 +244,6 @@ def _options(
     device: energy.Profile,
     cloud: energy.Profile,
     prices: energy.Prices,
-    parts: Sequence[tuple[str, int, float]],
 ) -> cuts.Options:
     """The options of every cut and codec, with the bytes of its real message."""
     common: dict[str, Any] = {
@@ -263,25 +256,31 @@ def _options(
         "call_dollars": prices.per_call,
         "second_dollars": prices.per_cloud_second,
     }
-    names = dict.fromkeys(name for name, _, _ in parts)
+    if len(costs.cuts) < 3:
+        raise DataError("a network without a cut", "it has one stage: ask the cloud, or answer on the device")
     whole = [
         cuts.chained(
             costs.device_seconds,
             costs.cloud_seconds,
-            costs.nbytes[name],
+            nbytes,
             costs.cuts,
             codings=(cuts.Coding(name, 1.0),),
             **common,
         )
-        for name in names
+        for name, nbytes in costs.nbytes.items()
     ]
-    if not whole:
-        raise DataError("a network without a cut", "it has one stage: ask the cloud, or answer on the device")
-    return cuts.joined([whole[0], *(each.rows(each.splits) for each in whole[1:])])
+    return _joined([whole[0], *(each.rows(each.splits) for each in whole[1:])])
+
+
+def _joined(parts: Sequence[cuts.Options]) -> cuts.Options:
+    columns: dict[str, Any] = {}
+    for each in fields(cuts.Options):
+        columns[each.name] = tuple(value for part in parts for value in getattr(part, each.name))
+    return cuts.Options(**columns)
 
 
 def typical(network: Network) -> dict[str, float]:
-    """The medians over time of a network's links: ``up_mbps``, ``down_mbps`` while something gets through, and the round trip."""
+    """Medians over a network's links and time, outages left out: ``up_mbps``, ``down_mbps``, ``rtt_seconds``."""
     found = {}
     for name in ("up", "down"):
         mbps = np.concatenate([getattr(link, name).mbps for link in network.links])
