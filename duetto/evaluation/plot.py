@@ -253,7 +253,7 @@ def ways(bars: Sequence[tuple[str, tuple[float, float, float], bool]], title: st
         width: in pixels.
     """
     words = wrapped(title, 110)
-    left, line, top = max(_width(name) for name, _, _ in bars) + 24, 22.0, 30.0 + 18 * len(words)
+    left, line, top = 1.2 * max(_width(name) for name, _, _ in bars) + 24, 22.0, 30.0 + 18 * len(words)
     longest = max(sum(parts) for _, parts, _ in bars) or 1.0
     scale = (width - left - 90) / longest
     body = [f'<text class="head" x="12" y="{22 + 18 * i}">{escape(each)}</text>' for i, each in enumerate(words)]
