@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
@@ -121,7 +122,9 @@ class Graph:
                 attributes[str(node.target)] = getattr(self._owner, str(node.target))
                 made[node.name] = graph.node_copy(node, get)
             elif _counts_rows(node):
-                made[node.name] = rows
+                each, more = _linear(node.meta["val"])
+                counted = rows if each == 1 else graph.call_function(operator.mul, (rows, each))
+                made[node.name] = counted if not more else graph.call_function(operator.add, (counted, more))
             else:
                 made[node.name] = graph.node_copy(node, get)
             return made[node.name]
@@ -174,6 +177,10 @@ def traced(model: nn.Module, example: Mapping[str, torch.Tensor] | tuple[torch.T
     named = _named_inputs(signature.user_inputs, args, kwargs)
     outputs = _named_outputs(program)
     dependent = _dependent(graph, set(named.values()))
+    if not free:
+        _check_lengths(graph)
+    elif rows == 1:  # the order of axes in memory does not show where one has the length 1
+        tensors, rows = [torch.cat([x, x]) for x in tensors], 2
     values, works = _run(graph, held, dict(zip(named.values(), tensors, strict=True)), rows)
     members: list[list[fx.Node]] = []
     at: dict[str, int] = {}
@@ -193,6 +200,9 @@ def traced(model: nn.Module, example: Mapping[str, torch.Tensor] | tuple[torch.T
         for node in graph.graph.nodes
         if node.name in crossing and (node.name in at or node.name in named.values())
     }
+    for layout in layouts.values():
+        if not hasattr(np, layout.dtype):
+            raise ConfigError(f"a model that computes in {layout.dtype}", "stage it in float32 or float16")
     for name in outputs.values():
         if name not in layouts:
             raise ConfigError("an output that does not depend on the input", "return what the model computes")
@@ -293,6 +303,15 @@ def _dependent(graph: fx.GraphModule, inputs: set[str]) -> set[str]:
                 raise ConfigError(f"a number that depends on the input's values ({node.target})", _told(node))
             found.add(node.name)
     return found
+
+
+def _check_lengths(graph: fx.GraphModule) -> None:
+    """Raises ConfigError for a length that is known only once the input's values are."""
+    for node in graph.graph.nodes:
+        for value in pytree.tree_leaves(node.meta.get("val")):
+            dims = value.shape if isinstance(value, torch.Tensor) else (value,)
+            if any(isinstance(dim, torch.SymInt) for dim in dims):
+                raise ConfigError(f"a length that depends on the input's values ({node.target})", _told(node))
 
 
 def _counts_rows(node: fx.Node) -> bool:

@@ -98,11 +98,27 @@ class Shuffled(nn.Module):
         return out
 
 
+class Folded(nn.Module):
+    """Rows and pixels share an axis, whose length is asked for; memory is transposed where it crosses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense, self.last = nn.Linear(3, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = x.shape[0]
+        flat = torch.relu(self.dense(x.reshape(-1, 3)))
+        scaled = flat * flat.shape[0] / n
+        out: Tensor = self.last(scaled.t()[:, : flat.shape[0]].t().reshape(n, -1, 5).transpose(0, 1)).transpose(0, 1)
+        return out.mean(1)
+
+
 OTHERS: dict[str, tuple[nn.Module, Any]] = {
     "joined": (Joined(), (torch.randn(3, 4), torch.randn(3, 3))),
     "encoded": (Encoded(), torch.randn(2, 5, 8)),
     "dense": (Dense(), torch.randn(2, 3, 6, 6)),
     "shuffled": (Shuffled(), torch.randn(2, 4, 4, 4)),
+    "folded": (Folded(), torch.randn(1, 4, 3)),
     "by name": (Joined(), {"b": torch.randn(1, 3), "a": torch.randn(1, 4)}),
 }
 
@@ -280,6 +296,16 @@ class Remembering(nn.Module):
         return x * 2
 
 
+class Ragged(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[x[:, 0] > 0].sum(0)
+
+
+class Brief(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.bfloat16() * 2
+
+
 class Constant(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.ones(3)
@@ -293,6 +319,8 @@ class Constant(nn.Module):
         (Noisy(), "draws random numbers.*test_staged.py:[0-9]+: return x \\+ torch.randn_like"),
         (Remembering(), "the model changes seen"),
         (Constant(), "does not depend on the input"),
+        (Ragged(), "depends on the input's values.*test_staged.py:[0-9]+: return x\\[x"),
+        (Brief(), "computes in bfloat16"),
     ],
 )
 def test_models_that_cannot_be_cut_name_the_line(model: nn.Module, said: str) -> None:
