@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from duetto.policies.cuts import COLUMNS, Options
+from duetto.policies.learned_plan import LearnedPlan
 from duetto.policies.planned import LONGEST_SECONDS, PROBE_BYTES, Planned
 from duetto.simulation.link import Link
 from duetto.simulation.traces import Trace
@@ -221,7 +222,7 @@ def dynamic(
     *,
     sigma: float = 0.0,
     seed: int = 0,
-    learner: Any = None,
+    learner: LearnedPlan | None = None,
 ) -> Outcome:
     """A policy that lives through the streams, all links and cells side by side; its measurements are its own.
 
@@ -240,7 +241,7 @@ def dynamic(
     rescues = probes = 0.0
     random = rng((seed, "measured"))
     energy = policy.objective == "energy"
-    held = learner.begun(shape, table) if learner else None
+    held = learner.begun(shape, table["up_bytes"].shape[-1]) if learner else {}
     for n in range(len(rows_)):
         now, alive = n * of.interval, of.alive[n][:, None]
         until = now + of.interval
@@ -248,9 +249,13 @@ def dynamic(
             told = np.where(alive, watched[n][:, None], np.nan)
             state = policy.forecast.heard(state, now, np.broadcast_to(told, shape))
         rates_, chances = policy.forecast.ahead(state, now)
-        rows, patience, (best, worth) = policy.weighed(table, radio, rates_, chances, rtt, last)
+        weighed = policy.weighed(table, radio, rates_, chances, rtt)
+        costs, x = weighed.costs, np.zeros(0)
         if learner:
-            rows, patience, seen = learner.chosen(held, policy, table, radio, rates_, chances, rtt, rows)
+            x = learner.described(rates_, chances)
+            costs = learner.corrected(held, x, costs)
+        rows = policy.taken(costs, last)
+        patience = gather(weighed.patience, rows)
         early = gather(of.early[n], rows)
         sends = (gather(table["up_bytes"], rows) > 0) & ~early
         before, up, wait = gather(table["device_seconds"], rows), gather(of.up[n], rows), gather(of.wait[n], rows)
@@ -275,13 +280,14 @@ def dynamic(
             rescues += (late & alive).sum()
         rows_[n], seconds_[n], joules_[n] = rows, seconds, joules
         if learner:
-            held = learner.heard(held, seen, rows, joules if energy else seconds, alive)
+            foretold = gather(weighed.costs, rows)
+            held = learner.told(held, x, rows, np.where(alive, joules if energy else seconds, np.nan) / foretold)
         last = np.where(alive, rows, last)
         rtt = np.where(sends & ~late, 0.8 * rtt + 0.2 * (wait - gather(table["cloud_seconds"], rows)), rtt)
         if knows == "own":
             start = now + before
             stop = np.minimum(start + airtime, until)
-            asks = ~sends & alive & policy.probes(worth, best, rates_[..., 1], radio)
+            asks = ~sends & alive & policy.probes(weighed, rates_[..., 1], radio)
             begin = np.where(asks, np.minimum(now + seconds, until - 0.5), start)
             passed, lasted = np.zeros(shape), np.ones(shape)
             for t, each in enumerate(of.streams):
