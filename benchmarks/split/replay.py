@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from duetto.simulation.traces import Trace
 from duetto.types import rng
 
 Floats: TypeAlias = np.ndarray
+PROBE_SECONDS = 0.3  # a probe that has not passed by then tells an outage
 NEVER = 1e6  # seconds and joules of padding
 
 
@@ -241,6 +242,10 @@ def dynamic(
     rescues = probes = 0.0
     random = rng((seed, "measured"))
     energy = policy.objective == "energy"
+
+    def noise() -> Floats:
+        return np.exp(sigma * random.standard_normal(shape))
+
     held = learner.begun(shape, table["up_bytes"].shape[-1]) if learner else {}
     for n in range(len(rows_)):
         now, alive = n * of.interval, of.alive[n][:, None]
@@ -250,6 +255,14 @@ def dynamic(
             state = policy.forecast.heard(state, now, np.broadcast_to(told, shape))
         rates_, chances = policy.forecast.ahead(state, now)
         weighed = policy.weighed(table, radio, rates_, chances, rtt)
+        delay, extra = np.zeros(shape), np.zeros(shape)
+        if knows == "own" and energy:
+            # Only time is lost by asking the link first, and only joules count.
+            first = alive & policy.probes(weighed, rates_[..., 1], radio, rtt)
+            state, delay, extra = _probed(of, n, first, state, policy, noise())
+            probes += first.sum()
+            rates_, chances = policy.forecast.ahead(state, now + delay)
+            weighed = policy.weighed(table, radio, rates_, chances, rtt)
         costs, x = weighed.costs, np.zeros(0)
         if learner:
             x = learner.described(rates_, chances)
@@ -259,9 +272,13 @@ def dynamic(
         early = gather(of.early[n], rows)
         sends = (gather(table["up_bytes"], rows) > 0) & ~early
         before, up, wait = gather(table["device_seconds"], rows), gather(of.up[n], rows), gather(of.wait[n], rows)
+        seconds, joules = gather(of.seconds[n], rows) + delay, gather(of.joules[n], rows) + extra
+        if delay.any():
+            later = _later(of, now + delay + before, gather(table["up_bytes"], rows) * 8e-6, up, delay > 0)
+            seconds, joules = seconds + sends * (later - up), joules + sends * (later - up) * of.radio[:, 0][:, None]
+            up, before = later, before + delay
         took, rest = up + wait, gather(table["rest_seconds"], rows)
         late = sends & (took > patience)
-        seconds, joules = gather(of.seconds[n], rows), gather(of.joules[n], rows)
         airtime = up.copy()
         if policy.rescue:
             waited = np.minimum(patience, NEVER)
@@ -287,7 +304,7 @@ def dynamic(
         if knows == "own":
             start = now + before
             stop = np.minimum(start + airtime, until)
-            asks = ~sends & alive & policy.probes(weighed, rates_[..., 1], radio)
+            asks = ~sends & alive & (delay == 0) & (not energy) & policy.probes(weighed, rates_[..., 1], radio, rtt)
             begin = np.where(asks, np.minimum(now + seconds, until - 0.5), start)
             passed, lasted = np.zeros(shape), np.ones(shape)
             for t, each in enumerate(of.streams):
@@ -297,7 +314,7 @@ def dynamic(
                 stop[t] = np.where(asks[t], begin[t] + length, stop[t])
                 passed[t] = each.up.until(stop[t]) - each.up.until(begin[t])
                 lasted[t] = stop[t] - begin[t]
-            found = passed / np.maximum(lasted, 1e-9) * np.exp(sigma * random.standard_normal(shape))
+            found = passed / np.maximum(lasted, 1e-9) * noise()
             found = np.where((sends | asks) & alive & (lasted > 1e-9), found, np.nan)
             state = policy.forecast.heard(state, stop, found)
             tail = of.radio[:, 2] * np.minimum(of.gap, of.radio[:, 3])
@@ -305,6 +322,33 @@ def dynamic(
             probes += asks.sum()
     count = of.alive.sum() * shape[1]
     return Outcome(rows_.astype(np.int64), seconds_, joules_, rescues / count, probes / count)
+
+
+def _probed(
+    of: World, n: int, which: np.ndarray, state: Any, policy: Planned, noise: Floats
+) -> tuple[Any, Floats, Floats]:
+    """Probes at a request's time: the state after them, and the seconds and joules they took, ``[T, C]``."""
+    delay, extra, found = np.zeros(which.shape), np.zeros(which.shape), np.full(which.shape, np.nan)
+    now = n * of.interval
+    for t in np.flatnonzero(which.any(1)):
+        each = of.streams[t]
+        begin = np.array([now])
+        took = min(float(each.up.takes(begin, np.array([PROBE_BYTES * 8e-6]))[0]), PROBE_SECONDS)
+        passed = float(each.up.until(begin + took)[0] - each.up.until(begin)[0])
+        up_watts, _, tail_watts, tail_seconds = of.radio[t]
+        tail = min(of.gap, tail_seconds) + min(each.rtt[n], tail_seconds)
+        delay[t] = which[t] * (took + each.rtt[n])
+        extra[t] = which[t] * (took * up_watts + tail * tail_watts)
+        found[t] = np.where(which[t], passed / took * noise[t], np.nan)
+    return policy.forecast.heard(state, now + delay, found), delay, extra
+
+
+def _later(of: World, begin: Floats, megabits: Floats, up: Floats, which: np.ndarray) -> Floats:
+    """Seconds of sending that begins later than foreseen, ``[T, C]``."""
+    found = up.copy()
+    for t in np.flatnonzero(which.any(1)):
+        found[t] = np.where(which[t], of.streams[t].up.takes(begin[t], megabits[t]), up[t])
+    return found
 
 
 def _gather(values: Floats, rows: np.ndarray) -> Floats:

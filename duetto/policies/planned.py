@@ -82,7 +82,7 @@ class Planned(Policy[Tree]):
     objective: Objective = "latency"
     rescue: bool = True
     waste: float = 0.1
-    trust: float = 0.5
+    trust: float = 0.8
     stay: float = 0.02
     informs: float = 6.0
     stall_seconds: float = 5.0
@@ -146,7 +146,7 @@ class Planned(Policy[Tree]):
     def probe(self, state: Tree, seen: Seen) -> np.ndarray:
         """Whether a probe of :data:`PROBE_BYTES` is worth sending after these requests, ``[n]`` bool."""
         rates, _ = self.foreseen(state, seen)
-        return self.probes(self.weigh(state, seen), rates[..., 1], state["radio"])
+        return self.probes(self.weigh(state, seen), rates[..., 1], state["radio"], self.waits(state, seen))
 
     def learn(self, state: Tree, seen: Seen, move: Move, reward: Array) -> Tree:
         """Hear what transfers and probes took, one after the other.
@@ -222,14 +222,15 @@ class Planned(Policy[Tree]):
         best, held = (np.take_along_axis(costs, at[..., None], -1)[..., 0] for at in (rows, np.maximum(last, 0)))
         return np.where((last >= 0) & (held <= (1 + self.stay) * best), last, rows)
 
-    def probes(self, weighed: Weighed, mbps: Array, radio: Array) -> np.ndarray:
+    def probes(self, weighed: Weighed, mbps: Array, radio: Array, waits: Array) -> np.ndarray:
         """Whether a probe pays, ``[...]`` bool; where only time counts it must be worth a hundredth of a request."""
         best = weighed.costs.min(-1)
         worth = self.informs * np.maximum(best - weighed.known, 0.0)
         if self.objective != "energy":
             return np.asarray((worth > 0.03 * best) & (self.objective == "latency"))
         seconds = PROBE_BYTES * 8e-6 / mbps
-        return np.asarray(worth > seconds * radio[..., 0] + radio[..., 2] * np.minimum(radio[..., 3], self.gap_seconds))
+        tail = radio[..., 2] * np.minimum(radio[..., 3], self.gap_seconds + waits)
+        return np.asarray(worth > seconds * radio[..., 0] + tail)
 
     def foreseen(self, state: Tree, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
         """Mbit/s and probabilities, each ``[n, nodes]``."""
@@ -244,11 +245,13 @@ class Planned(Policy[Tree]):
     def weigh(self, state: Tree, seen: Seen) -> Weighed:
         """What every option is expected to cost every item, ``[n, rows]``."""
         rates, chances = self.foreseen(state, seen)
+        return self.weighed(state["table"], state["radio"], rates, chances, self.waits(state, seen))
+
+    def waits(self, state: Tree, seen: Seen) -> np.ndarray:
+        """Round trip and queue of every item, seconds ``[n]``."""
         link = seen.link or {}
         waits = column(link["rtt_seconds"], seen.size) if "rtt_seconds" in link else np.full(seen.size, state["rtt"])
-        if seen.queue is not None:
-            waits = waits + column(seen.queue, seen.size)
-        return self.weighed(state["table"], state["radio"], rates, chances, waits)
+        return waits if seen.queue is None else waits + column(seen.queue, seen.size)
 
     def row(self, state: Tree, move: Move) -> int | None:
         """The row of a move's plan, or that of the device alone; None where it is not of this table."""
