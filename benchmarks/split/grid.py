@@ -143,7 +143,7 @@ def methods(world: replay.World, objective: Objective, sigma: float, seed: int) 
 def judged(
     world: replay.World, objective: Objective, found: Mapping[str, replay.Outcome], which: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """What every method is worth over the links ``which``, mean over cells of means over links of means over requests."""
+    """What every method is worth over the links ``which``; costs are means over requests, then over links."""
     best = replay.static(world, objective, which)
     everything = {"static in hindsight": best, **found}
     means = {
@@ -287,7 +287,9 @@ def main() -> None:
     every = [energy.radios()[name] for name in radio_names]
     watts = np.stack([figures(each) for each in every])
     nets = {name: columns(name, asked.cache) for name in grid["devices"]["models"]}
-    where = [(net, device, times) for net in nets for device in grid["devices"]["names"] for times in grid["clouds"]["times"]]
+    where = [
+        (net, device, times) for net in nets for device in grid["devices"]["names"] for times in grid["clouds"]["times"]
+    ]
     shown(f"{len(links)} links, {len(where)} cells")
     halves = {"tuned on": np.arange(len(links)) % 2 == 0, "apart": np.arange(len(links)) % 2 == 1}
     halves["all"] = np.ones(len(links), bool)
@@ -333,12 +335,15 @@ def report(result: Mapping[str, Any]) -> None:
         print(f"\n## {title}")
         for half, rows in halves.items():
             print(f"\n{half}: saving over the best static plan in hindsight, mean of a cell's cost")
-            print("| method | mean | geometric | median [quartiles] p90 | captured | worse > 2 % | regret mean, median |"
-                  " < 5 % | p95 | over best extreme: mean, geometric, median | J |")  # fmt: skip
+            print("| method | mean | geometric | median [quartiles] p90 | captured | worse > 2 % | regret mean, median"
+                  " | < 5 % | p95 | over best extreme: mean, geometric, median | J |")  # fmt: skip
             print("|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
             for name, row in rows.items():
                 print(_line(name, row), flush=True)
-    print("\n## Do not split\n| scenario | half | said | best within 5 % | split said: best within 5 % |\n|:--|:--|--:|--:|--:|")
+    print(
+        "\n## Do not split\n| scenario | half | said | best within 5 % | split said: best within 5 % |\n"
+        "|:--|:--|--:|--:|--:|"
+    )
     for title, halves in result["verdicts"].items():
         for half, row in halves.items():
             shares = " | ".join(f"{100 * value:.1f} %" for value in row.values())

@@ -1,9 +1,9 @@
 """Plans whose prices are wrong, put right by what they brought: a contextual bandit over the plans.
 
 Disjoint linear arms with optimism, as in LinUCB (Li, Chu, Langford, Schapire, WWW 2010), one a plan. An arm does not
-learn what its plan costs, which a table says for every bandwidth, but by how much the table is wrong: the cost paid over
-the cost foretold. So it is no worse than the table at the start, and a device that is slower than its profile, or a cloud
-that is never idle, is noticed (the idea of Autodidactic Neurosurgeon, Zhang et al., ICDCS 2020, with a better start).
+learn what its plan costs, which a table says for every bandwidth, but by how much the table is wrong: the cost paid
+over the cost foretold. So it is no worse than the table at the start, and a device that is slower than its profile, or
+a cloud that is never idle, is noticed (the idea of Autodidactic Neurosurgeon, Zhang et al., ICDCS 2020, with a better start).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class LearnedPlan(Policy[Tree]):
         return np.asarray(costs * np.clip(1 + means - self.alpha * widths, *_FAR))
 
     def told(self, state: Tree, x: Array, rows: Array, ratio: Array) -> dict[str, Any]:
-        """The state after costs that were ``ratio`` ``[...]`` times what was foretold for these rows; NaN tells nothing."""
+        """The state after costs ``ratio`` ``[...]`` times what was foretold for these rows; NaN tells nothing."""
         heard = ~np.isnan(ratio)
         off = np.clip(np.where(heard, ratio, 1.0), *_FAR) - 1
         arm = (np.arange(state["b"].shape[-2]) == rows[..., None]) & heard[..., None]

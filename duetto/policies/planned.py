@@ -54,9 +54,9 @@ class Planned(Policy[Tree]):
 
     ``seen.link``: ``up_mbps``, ``down_mbps``, ``rtt_seconds``, each ``[n]`` where somebody monitors the link; what is
     not there is believed from :meth:`learn`. ``seen.queue``, seconds of work in the cloud; ``seen.traits["time"]``,
-    seconds on any clock. Before the first stage it asks with a plan, or goes on where the device alone is best; at later
-    stages it stops. A move holds one plan: where the items of an array want different ones, the plan is that of the first
-    that asks, and :meth:`wanted` tells all.
+    seconds on any clock. Before the first stage it asks with a plan, or goes on where the device alone is best; at
+    later stages it stops. A move holds one plan: where the items of an array want different ones, the plan is that of
+    the first that asks, and :meth:`wanted` tells all.
 
     State: the forecast's; ``last`` (int64 scalar, the row last used, -1: none); ``rtt`` (float64 scalar); once given
     options ``table``, their columns ``[rows]`` float64, and ``radio`` ``[4]``. Without options it never asks.
@@ -169,9 +169,7 @@ class Planned(Policy[Tree]):
             after["last"] = np.array(row)
         return {name: value if isinstance(value, Mapping) else np.asarray(value) for name, value in after.items()}
 
-    def weighed(
-        self, table: Mapping[str, Array], radio: Array, rates: Array, chances: Array, waits: Array
-    ) -> Weighed:
+    def weighed(self, table: Mapping[str, Array], radio: Array, rates: Array, chances: Array, waits: Array) -> Weighed:
         """What every option is expected to cost, over links and devices of any shape ``[...]``.
 
         Args:
@@ -220,7 +218,7 @@ class Planned(Policy[Tree]):
         """The row of the least cost ``[..., rows]``, or the last one where it costs hardly more."""
         rows = costs.argmin(-1)
         best, held = (np.take_along_axis(costs, at[..., None], -1)[..., 0] for at in (rows, np.maximum(last, 0)))
-        return np.where((last >= 0) & (held <= (1 + self.stay) * best), last, rows)
+        return np.asarray(np.where((last >= 0) & (held <= (1 + self.stay) * best), last, rows))
 
     def probes(self, weighed: Weighed, mbps: Array, radio: Array, waits: Array) -> np.ndarray:
         """Whether a probe pays, ``[...]`` bool; where only time counts it must be worth a hundredth of a request."""
