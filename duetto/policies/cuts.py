@@ -1,9 +1,9 @@
 """Every way to answer with a network that can be cut, what each costs over a link, and the few that are ever best.
 
 The options of Neurosurgeon (Kang et al., ASPLOS 2017) are a cut each; here a cut with a codec and with exits, and
-beside them always the three that need no cut: the device alone, and the cloud alone with the input as it is and compressed. A
-split has to beat those. Of hundreds of options one to six are ever best over all bandwidths and cloud loads; they are
-the :class:`Table` that a device needs.
+beside them always the three that need no cut: the device alone, and the cloud alone with the input as it is and
+compressed. A split has to beat those. Of hundreds of options one to six are ever best over all bandwidths and cloud
+loads; they are the :class:`Table` that a device needs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ Objective: TypeAlias = Literal["latency", "energy", "price"]
 
 OBJECTIVES: tuple[Objective, ...] = ("latency", "energy", "price")
 DEVICE, RAW, COMPRESSED = "device", "cloud, input as it is", "cloud, input compressed"
+
+
+INPUT = "input"
+"""The name of the codec that compresses the input of :data:`COMPRESSED`."""
 
 
 class Radio(Protocol):
@@ -265,7 +269,7 @@ def chained(
         risk = max(coding.excess_risk if coding else 0.0, exits.excess_risk if exits else 0.0)
         dollars = call_dollars + second_dollars * cloud if sends else 0.0
         return (
-            label, int(cuts[at]), coding.name if coding else "", 0 if exits else None, seconds, resting, cloud,
+            label, int(cuts[at]), coding.name if coding else INPUT * (label == COMPRESSED), 0 if exits else None, seconds, resting, cloud,
             nbytes, answer_bytes if sends else 0.0, seconds * watts, resting * watts, dollars, risk,
             memory[-1] if resting or not sends else memory[at], left, early, early * watts,
         )  # fmt: skip

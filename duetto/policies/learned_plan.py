@@ -3,7 +3,8 @@
 Disjoint linear arms with optimism, as in LinUCB (Li, Chu, Langford, Schapire, WWW 2010), one a plan. An arm does not
 learn what its plan costs, which a table says for every bandwidth, but by how much the table is wrong: the cost paid
 over the cost foretold. So it is no worse than the table at the start, and a device that is slower than its profile, or
-a cloud that is never idle, is noticed (the idea of Autodidactic Neurosurgeon, Zhang et al., ICDCS 2020, with a better start).
+a cloud that is never idle, is noticed (the idea of Autodidactic Neurosurgeon, Zhang et al., WWW 2021, with a table to
+start from).
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def _cut(
             edges[source, v] = np.inf
     # The answer comes from the cloud here; that the device computes everything is compared apart, as it sends nothing.
     finite = np.array([cost for cost in edges.values() if np.isfinite(cost)])
-    unit = _SCALE / max(float(finite.sum()), 1e-300)
+    unit = _SCALE / max(float(finite.sum()), 1e-12)
     capacity = [round(cost * unit) if np.isfinite(cost) else _NEVER for cost in edges.values()]
     rows, columns = np.array(list(edges), np.int32).T
     shape = (2 * values + 2, 2 * values + 2)

@@ -109,14 +109,12 @@ class Planned(Policy[Tree]):
         Args:
             options: what a request may cost.
             radio: what sending costs.
-            codecs: by the names in the options; needed only by who carries the plans out.
+            codecs: by the names in the options, no two alike: a plan is told by them.
 
         Raises:
             ConfigError: a codec that has no such name here.
         """
-        named = options if codecs is not None else None
-        plans = tuple(Plan(cut, None, exit) for cut, exit in zip(options.cut, options.exit, strict=True))
-        part = replace(self, plans=plans if named is None else named.plans(codecs or {}))
+        part = replace(self, plans=options.plans(codecs or {}))
         return Held(part, {**self.init(), "table": tabled(options), "radio": figures(radio)})
 
     def choose(self, state: Tree, seen: Seen, key: Key) -> tuple[Tree, Move]:
