@@ -267,9 +267,10 @@ def chained(
         early = where * whole * slower + overhead_seconds if left else 0.0
         seconds = computed + encoding
         risk = max(coding.excess_risk if coding else 0.0, exits.excess_risk if exits else 0.0)
+        codec = coding.name if coding else INPUT if label == COMPRESSED else ""
         dollars = call_dollars + second_dollars * cloud if sends else 0.0
         return (
-            label, int(cuts[at]), coding.name if coding else INPUT * (label == COMPRESSED), 0 if exits else None, seconds, resting, cloud,
+            label, int(cuts[at]), codec, 0 if exits else None, seconds, resting, cloud,
             nbytes, answer_bytes if sends else 0.0, seconds * watts, resting * watts, dollars, risk,
             memory[-1] if resting or not sends else memory[at], left, early, early * watts,
         )  # fmt: skip

@@ -75,7 +75,7 @@ def test_a_monitor_is_believed_at_once() -> None:
 
 def test_patience_is_finite_where_the_link_may_stall_and_infinite_without_rescue() -> None:
     for objective in ("latency", "energy"):
-        held = Planned(objective=objective).given(options(), RADIO)  # type: ignore[arg-type]
+        held = Planned(objective=objective).given(options(), RADIO, CODECS)  # type: ignore[arg-type]
         told(held, 20.0, times=20)
         seen = Seen(traits={"time": np.array([20.0])})
         patience = held.choose(seen, ()).plan.patience
