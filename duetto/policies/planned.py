@@ -40,7 +40,8 @@ class Weighed:
     Attributes:
         costs: ``[..., rows]`` in the objective's unit.
         patience: ``[..., rows]`` seconds from the first bit on, infinite where the device never goes on alone.
-        known: ``[...]`` what the best option would cost on average if the bandwidth were known.
+        known: ``[...]`` what the best option would cost on average if the bandwidth were known, or what it costs as it
+            is where that was not asked for.
     """
 
     costs: np.ndarray
@@ -144,7 +145,7 @@ class Planned(Policy[Tree]):
     def probe(self, state: Tree, seen: Seen) -> np.ndarray:
         """Whether a probe of :data:`PROBE_BYTES` is worth sending after these requests, ``[n]`` bool."""
         rates, _ = self.foreseen(state, seen)
-        return self.probes(self.weigh(state, seen), rates[..., 1], state["radio"], self.waits(state, seen))
+        return self.probes(self.weigh(state, seen, True), rates[..., 1], state["radio"], self.waits(state, seen))
 
     def learn(self, state: Tree, seen: Seen, move: Move, reward: Array) -> Tree:
         """Hear what transfers and probes took, one after the other.
@@ -167,7 +168,15 @@ class Planned(Policy[Tree]):
             after["last"] = np.array(row)
         return {name: value if isinstance(value, Mapping) else np.asarray(value) for name, value in after.items()}
 
-    def weighed(self, table: Mapping[str, Array], radio: Array, rates: Array, chances: Array, waits: Array) -> Weighed:
+    def weighed(
+        self,
+        table: Mapping[str, Array],
+        radio: Array,
+        rates: Array,
+        chances: Array,
+        waits: Array,
+        probing: bool = True,
+    ) -> Weighed:
         """What every option is expected to cost, over links and devices of any shape ``[...]``.
 
         Args:
@@ -175,9 +184,10 @@ class Planned(Policy[Tree]):
             radio: ``[..., 4]`` or ``[4]``, as of :func:`figures`.
             rates, chances: ``[..., nodes]`` forecast: Mbit/s and probabilities.
             waits: ``[...]`` round trip and queue, seconds.
+            probing: whether what knowing the bandwidth is worth is needed, too.
         """
         energy, price = self.objective == "energy", self.objective == "price"
-        weights, rates = chances[..., None, :], rates[..., None, :]
+        rates = rates[..., None, :]
         sends = table["up_bytes"] > 0
         # In an outage nothing passes, however little it is.
         stalls = self.stall_seconds * (rates <= 1.001 * PLACES[0])
@@ -192,31 +202,39 @@ class Planned(Policy[Tree]):
         elif price:
             cost = table["dollars"][..., None] + 1e-12 * took
         patience = np.full(took.shape[:-1], math.inf)
-        mean = (cost * weights).sum(-1)
+        mean = np.einsum("...kq,...q->...k", cost, chances)
         if self.rescue and not price:
             rest = table["rest_joules" if energy else "rest_seconds"][..., None]
+            slow = up[..., SLOW, None]
             for times in _WAITS[energy:]:
-                limit = times * up[..., SLOW, None] + (_JITTER * wait if times else 0.0)
+                limit = times * slow + _JITTER * wait if times else np.zeros_like(slow)
                 if energy:
                     rental = rest / np.maximum(up_watts, 1e-9)
-                    limit = np.clip(limit, self.trust * rental + _JITTER * wait, rental / self.trust + _JITTER * wait)
-                    late = np.minimum(up, limit) * up_watts + tail + rest
+                    limit = np.minimum(np.maximum(times * slow, self.trust * rental), rental / self.trust)
+                    limit = limit + _JITTER * wait
+                    late = np.minimum(up, limit) * up_watts + (tail + rest)
                 else:
                     late = limit + (1 + self.waste) * np.minimum(np.maximum(took - limit, 0.0), rest)
-                each = (np.where(took > limit, late, cost) * weights).sum(-1)
+                each = np.einsum("...kq,...q->...k", np.where(took > limit, late, cost), chances)
                 better = sends & (each < mean)
                 mean, patience = np.where(better, each, mean), np.where(better, limit[..., 0], patience)
         own, early = ("device_joules", "early_joules") if energy else ("device_seconds", "early_seconds")
         share = table["early_share"]
         base, first = (0.0 * share, 0.0 * share) if price else (table[own], share * table[early])
-        known_ = first[..., None] + (1 - share[..., None]) * (base[..., None] + cost)
-        return Weighed(first + (1 - share) * (base + mean), patience, (known_.min(-2) * chances).sum(-1))
+        found = first + (1 - share) * (base + mean)
+        if not probing:
+            return Weighed(found, patience, found.min(-1))
+        exact = first[..., None] + (1 - share[..., None]) * (base[..., None] + cost)
+        return Weighed(found, patience, (exact.min(-2) * chances).sum(-1))
 
     def taken(self, costs: Array, last: Array) -> np.ndarray:
         """The row of the least cost ``[..., rows]``, or the last one where it costs hardly more."""
         rows = costs.argmin(-1)
-        best, held = (np.take_along_axis(costs, at[..., None], -1)[..., 0] for at in (rows, np.maximum(last, 0)))
-        return np.asarray(np.where((last >= 0) & (held <= (1 + self.stay) * best), last, rows))
+        if not (last >= 0).any():
+            return np.asarray(rows)
+        flat = costs.reshape(-1, costs.shape[-1])
+        held = flat[np.arange(len(flat)), np.maximum(last, 0).reshape(-1)].reshape(rows.shape)
+        return np.asarray(np.where((last >= 0) & (held <= (1 + self.stay) * costs.min(-1)), last, rows))
 
     def probes(self, weighed: Weighed, mbps: Array, radio: Array, waits: Array) -> np.ndarray:
         """Whether a probe pays, ``[...]`` bool; where only time counts it must be worth a hundredth of a request."""
@@ -238,10 +256,10 @@ class Planned(Policy[Tree]):
         rates, chances = self.forecast.ahead(state, time)
         return rates, chances
 
-    def weigh(self, state: Tree, seen: Seen) -> Weighed:
+    def weigh(self, state: Tree, seen: Seen, probing: bool = False) -> Weighed:
         """What every option is expected to cost every item, ``[n, rows]``."""
         rates, chances = self.foreseen(state, seen)
-        return self.weighed(state["table"], state["radio"], rates, chances, self.waits(state, seen))
+        return self.weighed(state["table"], state["radio"], rates, chances, self.waits(state, seen), probing)
 
     def waits(self, state: Tree, seen: Seen) -> np.ndarray:
         """Round trip and queue of every item, seconds ``[n]``."""
