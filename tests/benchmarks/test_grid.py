@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from duetto.codecs import Quantise, Zstd
-from duetto.policies import Coding, Options, Planned, chained
+from duetto.policies import Coding, Options, Planned
+from duetto.policies.cuts import chained
 from duetto.policies.planned import figures
 from duetto.simulation.energy import radios
 from duetto.simulation.link import Link

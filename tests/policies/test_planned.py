@@ -8,7 +8,8 @@ import pytest
 
 from duetto.codecs import Quantise, Zstd
 from duetto.errors import ConfigError, DataError
-from duetto.policies import Coding, Jumps, LearnedPlan, Options, Planned, Static, chained, priced
+from duetto.policies import Coding, Jumps, LearnedPlan, Options, Planned, Static
+from duetto.policies.cuts import chained, priced
 from duetto.simulation.energy import Radio
 from duetto.types import Action, Held, Move, Plan, Seen
 
