@@ -1,5 +1,6 @@
-"""Small and large models: the zoo, the skill of answering with one, cutting one, and what else the cloud teaches."""
+"""Small and large models: the zoo, the skill of answering, cuts and learned bottlenecks, what else the cloud teaches."""
 
+from duetto.models.bottleneck import Bottlenecked, fitting_cuts
 from duetto.models.embedding import embedded
 from duetto.models.mixture import Mixture
 from duetto.models.net import Net
@@ -9,6 +10,7 @@ from duetto.models.staged import Half, Staged, stage
 from duetto.models.zoo import Chained, Conv, Inception, Mlp, Mobile, Residual, Speech, Text, Vit
 
 __all__ = [
+    "Bottlenecked",
     "Chained",
     "Conv",
     "Half",
@@ -26,5 +28,6 @@ __all__ = [
     "Text",
     "Vit",
     "embedded",
+    "fitting_cuts",
     "stage",
 ]

@@ -42,8 +42,8 @@ class Bottlenecked(Net):
 
     Attributes:
         backbone: the whole model; its dropout, if any, is off in training too.
-        cut: stages of it (see :class:`duetto.models.Staged`) whose frontier the codes replace; one tensor crosses there,
-            ``[rows, channels, height, width]`` or ``[rows, tokens, width]``.
+        cut: stages of it (see :class:`duetto.models.Staged`) whose frontier the codes replace; one tensor crosses
+            there, ``[rows, channels, height, width]`` or ``[rows, tokens, width]`` (:func:`fitting_cuts`).
         channels: of a code.
         downsampling: how many pixels (or tokens) in a row make one position of a code: of the input's with a student,
             else of the frontier's; a power of two.
@@ -101,11 +101,13 @@ class Bottlenecked(Net):
         if self.head == "student":
             if len(self.shape) != 3:
                 raise ConfigError(f"a student of inputs of shape {self.shape}", 'it reads images; use head="kept"')
-            sizes = self.shape[1:]
+            sizes: tuple[int, ...] = self.shape[1:]
         else:
             sizes = _positions(self.frontier)
         if any(n % self.downsampling for n in sizes):
-            raise ConfigError(f"{sizes} positions divided by {self.downsampling}", "use a power of two that divides them")
+            raise ConfigError(
+                f"{sizes} positions divided by {self.downsampling}", "use a power of two that divides them"
+            )
         return tuple(n // self.downsampling for n in sizes)
 
     @property
@@ -145,13 +147,13 @@ class Bottlenecked(Net):
         known = to_tensors(params)
         named = dict(built(self, seed).named_parameters())
         graph = _staged(self.backbone).graph
-        for name in named:
+        for name, fresh in named.items():
             side, _, value = name.rpartition(".computed.")
             if side:
                 own = graph.names[value]
-                if own not in known or known[own].shape != named[name].shape:
+                if own not in known or known[own].shape != fresh.shape:
                     raise ConfigError(f"parameters that are not those of {self.backbone}", "give the backbone's own")
-                named[name] = known[own]  # type: ignore[assignment]
+                named[name] = nn.Parameter(known[own], requires_grad=False)
         return to_tree(named)
 
     def encode(self, params: Tree, x: np.ndarray) -> np.ndarray:
@@ -284,6 +286,12 @@ class Heading(Net):
         return nn.Sequential(_Part(_staged(self.backbone)[: self.cut], self.backbone), nn.Flatten())
 
 
+def fitting_cuts(backbone: Net) -> dict[int, tuple[int, ...]]:
+    """The cuts of a backbone at which a bottleneck can be, and the shape of what crosses there for one row."""
+    net = _staged(backbone)
+    return {cut: _frontier(backbone, cut) for cut in range(1, len(net)) if _lone(net, cut) is not None}
+
+
 def _headed(whole: Bottlenecked, params: Tree) -> tuple[Tree]:
     """The parameters of a backbone's head, as :class:`Heading` names them."""
     known, graph = to_tensors(params), _staged(whole.backbone).graph
@@ -310,8 +318,8 @@ def _frontier(backbone: Net, cut: int) -> tuple[int, ...]:
     net = _staged(backbone)
     crossing = _lone(net, cut)
     if crossing is None:
-        fitting = [k for k in net.cuts()[1:-1] if _lone(net, k) is not None]
-        raise ConfigError(f"no image or tokens alone cross the cut after stage {cut}", f"they do after {fitting or 'none'}")
+        fitting = ", ".join(map(str, fitting_cuts(backbone))) or "none"
+        raise ConfigError(f"no image or tokens alone cross the cut after stage {cut}", f"they do after {fitting}")
     return tuple(axis[1] for axis in crossing.axes[1:])
 
 
@@ -420,9 +428,10 @@ class _Decoder(nn.Module):
         self.mixed = nn.Linear(math.prod(net.grid), net.frontier[0]) if mixes else nn.Identity()
 
     def forward(self, code: torch.Tensor) -> torch.Tensor:
+        code = code.contiguous()  # one layout, whoever made the code: another gives other bits
         found: torch.Tensor = self.widened((code - self.middle) / max(self.middle, 1))
         if self.tokens:
-            return self.mixed(found.flatten(2)).transpose(1, 2)
+            found = self.mixed(found.flatten(2)).transpose(1, 2)
         return found
 
 

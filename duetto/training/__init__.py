@@ -7,6 +7,7 @@ from duetto.training.cohort import Cohort
 from duetto.training.losses import CrossEntropy, Distil, Drift, Proximal
 from duetto.training.optimisers import SGD, Adam
 from duetto.training.processes import Processes
+from duetto.training.rate import Imitate, Rated
 from duetto.training.sequential import Sequential
 from duetto.training.tune import Tune
 
@@ -21,8 +22,10 @@ __all__ = [
     "CrossEntropy",
     "Distil",
     "Drift",
+    "Imitate",
     "Processes",
     "Proximal",
+    "Rated",
     "Sequential",
     "Tune",
 ]
