@@ -1,4 +1,4 @@
-"""Small and large models: the zoo, the skill of answering, cuts and learned bottlenecks, what else the cloud teaches."""
+"""Small and large models: the zoo, the skill of answering, cuts, learned bottlenecks, what else the cloud teaches."""
 
 from duetto.models.bottleneck import Bottlenecked, fitting_cuts
 from duetto.models.embedding import embedded
