@@ -31,9 +31,11 @@ _HOME = {
     "Rows": "duetto.types",
     "Seen": "duetto.types",
     "Skill": "duetto.types",
+    "Staged": "duetto.models.staged",
     "fleet": "duetto.simulation.fleet",
     "rng": "duetto.types",
     "simulate": "duetto.simulation.engine",
+    "stage": "duetto.models.staged",
 }
 _ROOMS = (
     "aggregation",
@@ -69,6 +71,7 @@ __all__ = [
     "Rows",
     "Seen",
     "Skill",
+    "Staged",
     "aggregation",
     "algorithms",
     "codecs",
@@ -79,6 +82,7 @@ __all__ = [
     "protocols",
     "rng",
     "simulate",
+    "stage",
     "tasks",
     "training",
     "tree",

@@ -254,6 +254,8 @@ class Group(ABC):
 
 
 LATE = "late: enough had answered"
+GIVEN_UP = "given up: another answer came first"
+"""A task that asks a peer may be cancelled with these words; it then replies with them and with what it has cost."""
 
 
 def _answered(task: asyncio.Future[Reply]) -> bool:

@@ -48,7 +48,7 @@ class Artefact(Skill):
     def work(self, local: Local, tree: Tree) -> Work:
         """As the file tells."""
         rows = len(tree["x"]) if isinstance(tree, Mapping) and np.ndim(tree.get("x", 0)) else 0
-        told = _session(self.path, self.threads).get_modelmeta().custom_metadata_map
+        told = session(self.path, self.threads).get_modelmeta().custom_metadata_map
         return Work(float(told.get("flops", 0)) * rows, float(told.get("bytes", 0)))
 
     def group(self, local: Local, tree: Tree) -> Any:
@@ -56,17 +56,17 @@ class Artefact(Skill):
         return self.path
 
     def _logits(self, x: np.ndarray) -> np.ndarray:
-        session = _session(self.path, self.threads)
-        parts = [x] if isinstance(session.get_inputs()[0].shape[0], str) else np.split(x, len(x)) if len(x) else []
-        logits = [session.run(["logits"], {"x": part})[0] for part in parts]
-        return np.concatenate(logits) if logits else np.zeros((0, session.get_outputs()[0].shape[1]), np.float32)
+        model = session(self.path, self.threads)
+        parts = [x] if isinstance(model.get_inputs()[0].shape[0], str) else np.split(x, len(x)) if len(x) else []
+        logits = [model.run(["logits"], {"x": part})[0] for part in parts]
+        return np.concatenate(logits) if logits else np.zeros((0, model.get_outputs()[0].shape[1]), np.float32)
 
     def _rows(self, tree: Tree, sender: str) -> np.ndarray:
         if not isinstance(tree, Mapping) or "x" not in tree:
             raise DataError(f"{sender} sent no rows", 'send {"x": [n, *shape]}')
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and told below
             x = np.ascontiguousarray(tree["x"], np.float32)
-        shape = tuple(_session(self.path, self.threads).get_inputs()[0].shape[1:])
+        shape = tuple(session(self.path, self.threads).get_inputs()[0].shape[1:])
         if x.shape[1:] != shape:
             raise DataError(f"{sender} sent rows of shape {x.shape[1:]} to a model of {shape}", "send [n, *shape]")
         if not np.isfinite(x).all():
@@ -75,8 +75,13 @@ class Artefact(Skill):
 
 
 @lru_cache(maxsize=32)
-def _session(path: str, threads: int) -> Any:
-    """The loaded model of a file."""
+def session(path: str, threads: int, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> Any:
+    """The loaded model of a file, run by the first of the execution providers that can.
+
+    Raises:
+        ConfigError: onnxruntime is not installed, or has none of the providers.
+        DataError: a file that is missing or damaged.
+    """
     try:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as states
@@ -86,7 +91,12 @@ def _session(path: str, threads: int) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = threads
     options.log_severity_level = 3  # errors
     faults = (states.Fail, states.InvalidArgument, states.InvalidGraph, states.InvalidProtobuf, states.NoSuchFile)
+    there = [name for name in providers if name in onnxruntime.get_available_providers()]
+    if not there:
+        raise ConfigError(
+            f"onnxruntime without {', '.join(providers)}", f"it has {', '.join(onnxruntime.get_available_providers())}"
+        )
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(path, options, providers=there)
     except faults as error:
         raise DataError(f"{path} is no model ({error})".replace("\n", " "), "fetch the artefact again") from error

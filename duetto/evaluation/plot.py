@@ -244,6 +244,39 @@ def partition(rows: Array, users: Sequence[str], classes: Sequence[str], title: 
     )
 
 
+def ways(bars: Sequence[tuple[str, tuple[float, float, float], bool]], title: str, width: float = 900) -> str:
+    """Ways to answer as bars: seconds on the device, on the link and in the cloud, as a picture of its own.
+
+    Args:
+        bars: what a way is called, its three parts in seconds, and whether it is the one to take.
+        title: stands above.
+        width: in pixels.
+    """
+    words = wrapped(title, 110)
+    left, line, top = 1.2 * max(_width(name) for name, _, _ in bars) + 24, 22.0, 30.0 + 18 * len(words)
+    longest = max(sum(parts) for _, parts, _ in bars) or 1.0
+    scale = (width - left - 90) / longest
+    body = [f'<text class="head" x="12" y="{22 + 18 * i}">{escape(each)}</text>' for i, each in enumerate(words)]
+    for i, (name, parts, taken) in enumerate(bars):
+        x, y = left, top + i * line
+        style = ' class="head"' if taken else ""
+        body.append(f'<text{style} x="{left - 8:.1f}" y="{y + 13:.1f}" text-anchor="end">{escape(name)}</text>')
+        for part, kind, opacity in zip(parts, ("device", "link", "cloud"), (1.0, 0.4, 0.7), strict=True):
+            colour = "bar" if kind == "link" else "cell"
+            body.append(_rect(x, y, part * scale, line - 6, colour, f"{kind}: {part * 1e3:.4g} ms", opacity))
+            x += part * scale
+        body.append(f'<text{style} x="{x + 6:.1f}" y="{y + 13:.1f}">{sum(parts) * 1e3:.4g} ms</text>')
+    foot = top + len(bars) * line + 14
+    legend = (("device", "cell", 1.0), ("link", "bar", 0.4), ("cloud", "cell", 0.7))
+    for i, (kind, colour, opacity) in enumerate(legend):
+        body.append(_rect(left + 90 * i, foot, 16, 12, colour, "", opacity))
+        body.append(f'<text x="{left + 90 * i + 21:.1f}" y="{foot + 10:.1f}">{kind}</text>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {foot + 26:.0f}" width="{width:.0f}" '
+        f'role="img" aria-label="{escape(title)}">{_ALONE}{"".join(body)}</svg>\n'
+    )
+
+
 def alone(figure: str) -> str:
     """A figure of a page as a picture of its own, in the page's styles."""
     page = resources.files("duetto.evaluation").joinpath("report.html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a device answers with: a network and its parameters as one ONNX file, in float32 or in static int8.
+"""What a device answers with: a network as an ONNX file, or its first stages as several, in float32 or static int8.
 
 The int8 file follows Jacob et al. 2018: weights with one scale a channel, activations with a scale read off
 calibration rows, as pairs of QuantizeLinear and DequantizeLinear that every runtime understands. Each file tells what
@@ -8,11 +8,13 @@ the network has. Needs the extra ``onnx``.
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import torch
 
 from duetto.errors import ConfigError, DataError
 from duetto.models.net import Net, built, fitting
+from duetto.models.staged import Half, Staged
 from duetto.tree import Tree
 
 _BATCH = 64  # calibration rows that are looked at together
@@ -67,7 +70,6 @@ def quantised(path_in: str | Path, path_out: str | Path, calibration: np.ndarray
         DataError: calibration rows that are none, of another shape, or not finite; or a file that is no model.
     """
     graphs, runtime = _extra("onnx"), _extra("onnxruntime")
-    tools = import_module("onnxruntime.quantization")
     rows = np.ascontiguousarray(calibration, np.float32)
     faults: tuple[type[Exception], ...] = (OSError, KeyError, ValueError, RuntimeError, *_faults())
     try:
@@ -82,15 +84,97 @@ def quantised(path_in: str | Path, path_out: str | Path, calibration: np.ndarray
             f"calibration rows of shape {rows.shape} for a model of {wants.shape}", "give finite rows [n, *shape]"
         )
     step = _BATCH if isinstance(wants.shape[0], str) else 1
+    batches = [{wants.name: rows[i : i + step]} for i in range(0, len(rows), step)]
+    _quantise(Path(path_in), Path(path_out), batches, {"flops": flops, "bytes": nbytes / 4})
+    return Path(path_out)
+
+
+def stages(net: Staged, folder: str | Path, cuts: Sequence[int], calibration: Tree | None = None) -> Path:
+    """Write the stages up to the last of ``cuts``, an ONNX file from each cut to the next, and ``stages.json``.
+
+    A device walks them with :class:`duetto.device.Stages`, which needs no torch. An exit behind one of the cuts is
+    written too where it is a :class:`~duetto.models.staged.Half`.
+
+    Args:
+        net: the staged model.
+        folder: to write to; made where it is not there.
+        cuts: after which the device may stop and send, or answer from an exit; ``len(net)`` for the whole model.
+        calibration: inputs of some rows, whose ranges make the files static int8; None keeps float32.
+
+    Raises:
+        ConfigError: the extra is not installed, or cuts that do not grow.
+        DataError: calibration inputs that do not fit.
+    """
+    _extra("onnx")
+    _extra("onnxscript")
+    if not cuts or any(after <= before for before, after in pairwise((0, *cuts))):
+        raise ConfigError(f"cuts {list(cuts)}", "give numbers of stages that grow")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts: list[dict[str, Any]] = []
+    features = calibration
+    for start, stop in pairwise((0, *cuts)):
+        half = net[start:stop]
+        told = {"start": start, "stop": stop, **_part(half, folder / f"stages-{start}-{stop}.onnx", features)}
+        features = None if features is None else half(features)
+        leaving = net.exits.get(stop)
+        if isinstance(leaving, Half):
+            told["exit"] = _part(leaving, folder / f"exit-{stop}.onnx", features)
+        parts.append(told)
+    with _whole(folder / "stages.json") as part:
+        part.write_text(json.dumps({"format": 1, "stages": len(net), "parts": parts}, indent=1), encoding="utf-8")
+    return folder
+
+
+def _part(half: Half, path: Path, calibration: Tree | None) -> dict[str, Any]:
+    """Write one file; what ``stages.json`` says of it."""
+    free = half.graph.free_rows
+    layouts = {name: half.graph.layouts[value] for name, value in {**half.inputs, **half.outputs}.items()}
+    axes = {name: [layout.axes[axis] for axis in layout.order] for name, layout in layouts.items()}
+    takes = {name: f"in_{i}" for i, name in enumerate(half.inputs)}
+    gives = {name: f"out_{i}" for i, name in enumerate(half.outputs)}
+    specs = half.takes(2 if free else half.graph.example_rows)
+    example = tuple(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs.values())
+    dynamic = tuple({i: torch.export.Dim.AUTO for i, (a, _) in enumerate(axes[name]) if a} for name in takes)
+    with _quiet(), _whole(path) as part:
+        torch.onnx.export(
+            half.module().eval(),
+            example,
+            part,
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+            input_names=list(takes.values()),
+            output_names=list(gives.values()),
+            dynamic_shapes=(dynamic,) if free else None,
+        )
+    work, size = half.work(), 4
+    if calibration is not None and any(stage.work.flops for stage in half.stages):
+        inputs = {name: calibration[name] for name in takes}
+        half.rows(inputs)
+        batches = half.batches(inputs, _BATCH) if half.joinable else [inputs]
+        _quantise(path, path, [{takes[name]: b[name] for name in takes} for b in batches], {})
+        size = 1
+    _tell(_extra("onnx"), path, {"flops": work.flops, "bytes": work.bytes * size / 4})
+
+    def told(names: dict[str, str]) -> dict[str, Any]:
+        return {n: {"tensor": t, "axes": axes[n], "dtype": layouts[n].dtype} for n, t in names.items()}
+
+    return {"file": path.name, "takes": told(takes), "gives": told(gives)}
+
+
+def _quantise(path_in: Path, path_out: Path, batches: Sequence[dict[str, Any]], work: dict[str, float]) -> None:
+    """Write a file in static int8, with the ranges that the batches show."""
+    graphs, tools = _extra("onnx"), import_module("onnxruntime.quantization")
 
     class Reader(tools.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
-            self.batches: Iterator[Any] = iter([{wants.name: rows[i : i + step]} for i in range(0, len(rows), step)])
+            self.batches: Iterator[Any] = iter(batches)
 
         def get_next(self) -> Any:
             return next(self.batches, None)
 
-    with _quiet(), _whole(Path(path_out)) as part, tempfile.TemporaryDirectory() as folder:
+    with _quiet(), _whole(path_out) as part, tempfile.TemporaryDirectory() as folder:
         folded = Path(folder) / "folded.onnx"
         shapes = import_module("onnxruntime.quantization.shape_inference")
         shapes.quant_pre_process(str(path_in), str(folded), skip_symbolic_shape=True)
@@ -103,8 +187,7 @@ def quantised(path_in: str | Path, path_out: str | Path, calibration: np.ndarray
             activation_type=tools.QuantType.QUInt8,
             weight_type=tools.QuantType.QInt8,
         )
-        _tell(graphs, part, {"flops": flops, "bytes": nbytes / 4})
-    return Path(path_out)
+        _tell(graphs, part, work)
 
 
 def _tell(graphs: Any, path: Path, work: dict[str, float]) -> None:

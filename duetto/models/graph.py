@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
@@ -121,7 +122,9 @@ class Graph:
                 attributes[str(node.target)] = getattr(self._owner, str(node.target))
                 made[node.name] = graph.node_copy(node, get)
             elif _counts_rows(node):
-                made[node.name] = rows
+                each, more = _linear(node.meta["val"])
+                counted = rows if each == 1 else graph.call_function(operator.mul, (rows, each))
+                made[node.name] = counted if not more else graph.call_function(operator.add, (counted, more))
             else:
                 made[node.name] = graph.node_copy(node, get)
             return made[node.name]
@@ -174,6 +177,10 @@ def traced(model: nn.Module, example: Mapping[str, torch.Tensor] | tuple[torch.T
     named = _named_inputs(signature.user_inputs, args, kwargs)
     outputs = _named_outputs(program)
     dependent = _dependent(graph, set(named.values()))
+    if not free:
+        _check_lengths(graph)
+    elif rows == 1:  # the order of axes in memory does not show where one has the length 1
+        tensors, rows = [torch.cat([x, x]) for x in tensors], 2
     values, works = _run(graph, held, dict(zip(named.values(), tensors, strict=True)), rows)
     members: list[list[fx.Node]] = []
     at: dict[str, int] = {}
@@ -193,6 +200,9 @@ def traced(model: nn.Module, example: Mapping[str, torch.Tensor] | tuple[torch.T
         for node in graph.graph.nodes
         if node.name in crossing and (node.name in at or node.name in named.values())
     }
+    for layout in layouts.values():
+        if not hasattr(np, layout.dtype):
+            raise ConfigError(f"a model that computes in {layout.dtype}", "stage it in float32 or float16")
     for name in outputs.values():
         if name not in layouts:
             raise ConfigError("an output that does not depend on the input", "return what the model computes")
@@ -288,8 +298,6 @@ def _dependent(graph: fx.GraphModule, inputs: set[str]) -> set[str]:
     for node in graph.graph.nodes:
         if node.op != "call_function" or _counts_rows(node):
             continue
-        if _random(node):
-            raise ConfigError(f"the model draws random numbers ({node.target})", _told(node))
         if any(each.name in found for each in node.all_input_nodes):
             if isinstance(node.meta.get("val"), int | float | bool | torch.SymInt | torch.SymFloat | torch.SymBool):
                 raise ConfigError(f"a number that depends on the input's values ({node.target})", _told(node))
@@ -297,12 +305,13 @@ def _dependent(graph: fx.GraphModule, inputs: set[str]) -> set[str]:
     return found
 
 
-def _random(node: fx.Node) -> bool:
-    """Whether it draws; attention can drop entries out, and is marked as random though it drops none."""
-    if str(node.target).startswith("aten.scaled_dot_product_attention"):
-        dropout = node.kwargs.get("dropout_p", node.args[4] if len(node.args) > 4 else 0.0)
-        return bool(dropout)
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+def _check_lengths(graph: fx.GraphModule) -> None:
+    """Raises ConfigError for a length that is known only once the input's values are."""
+    for node in graph.graph.nodes:
+        for value in pytree.tree_leaves(node.meta.get("val")):
+            dims = value.shape if isinstance(value, torch.Tensor) else (value,)
+            if any(isinstance(dim, torch.SymInt) for dim in dims):
+                raise ConfigError(f"a length that depends on the input's values ({node.target})", _told(node))
 
 
 def _counts_rows(node: fx.Node) -> bool:
@@ -325,8 +334,17 @@ def _run(
             elif node.op == "call_function":
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda each: values[each.name])
                 values[node.name] = node.target(*args, **kwargs)
+                if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+                    _check(node, values[node.name], node.target(*args, **kwargs))
             flops[node.name] = float(counter.get_total_flops() - before) / rows
     return values, flops
+
+
+def _check(node: fx.Node, first: Any, second: Any) -> None:
+    """Attention and recurrent layers may draw, and do not in evaluation: two calls tell."""
+    pairs = zip(pytree.tree_leaves(first), pytree.tree_leaves(second), strict=True)
+    if not all(torch.equal(a, b) for a, b in pairs if isinstance(a, torch.Tensor)):
+        raise ConfigError(f"the model draws random numbers ({node.target})", _told(node))
 
 
 def _stage(
@@ -399,7 +417,7 @@ def _where(error: BaseException) -> str:
     """Which line of the model to change: the last of the trace that is not torch's."""
     frames = traceback.extract_tb(error.__traceback__)
     inside = next((i for i, frame in enumerate(frames) if "/torch/" in frame.filename), len(frames))
-    own = [frame for frame in frames[inside:] if "/torch/" not in frame.filename]
+    own = [frame for frame in frames[inside:] if "/lib/python" not in frame.filename]
     if not own:
         return "make its forward a function of tensors without branches on their values"
     return f"change {Path(own[-1].filename).name}:{own[-1].lineno}: {own[-1].line}"
@@ -411,7 +429,7 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 warns of its own code
+            warnings.simplefilter("ignore")  # torch warns of its own code, and of weights that a layer keeps in a list
             yield
     finally:
         logging.disable(before)

@@ -9,7 +9,7 @@ al. 2019).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -81,6 +81,29 @@ class Half:
         assert rows is not None
         return rows
 
+    @property
+    def joinable(self) -> bool:
+        """Whether rows of several inputs can go through at once: everything that crosses has an axis of rows."""
+        layouts = [self.graph.layouts[value] for value in (*self.inputs.values(), *self.outputs.values())]
+        return self.graph.free_rows and all((1, 0) in layout.axes for layout in layouts)
+
+    def joined(self, trees: Sequence[Tree]) -> dict[str, np.ndarray]:
+        """Several inputs as one, rows after rows, where they are :attr:`joinable`."""
+        axes = self._row_axes(self.inputs)
+        return {name: np.concatenate([tree[name] for tree in trees], axes[name]) for name in self.inputs}
+
+    def batches(self, tree: Tree, most: int) -> list[dict[str, np.ndarray]]:
+        """The same inputs, at most so many rows at once, where they are :attr:`joinable`."""
+        axes, ends = self._row_axes(self.inputs), range(most, self.rows(tree), most)
+        parts = {name: np.split(tree[name], ends, axes[name]) for name in self.inputs}
+        return [{name: parts[name][i] for name in parts} for i in range(len(ends) + 1)]
+
+    def parted(self, tree: Tree, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        """Outputs of so many rows each."""
+        axes, ends = self._row_axes(self.outputs), np.cumsum(rows)[:-1]
+        parts = {name: np.split(tree[name], ends, axes[name]) for name in self.outputs}
+        return [{name: parts[name][i] for name in parts} for i in range(len(rows))]
+
     def takes(self, rows: int = 1) -> dict[str, Shaped]:
         """The spec of what goes in."""
         return self._spec(self.inputs, rows)
@@ -107,6 +130,11 @@ class Half:
     def module(self) -> nn.Module:
         """The half as a module: tensors as in :meth:`takes`, in that order, to a tuple as in :meth:`gives`."""
         return _Stored(self)
+
+    def _row_axes(self, values: Mapping[str, str]) -> dict[str, int]:
+        """Which axis of what crosses counts the rows."""
+        layouts = {name: self.graph.layouts[value] for name, value in values.items()}
+        return {name: [each.axes[axis] for axis in each.order].index((1, 0)) for name, each in layouts.items()}
 
     @cached_property
     def _module(self) -> torch.fx.GraphModule:
@@ -156,6 +184,7 @@ class Staged:
     graph: Graph
     exits: Mapping[int, Any] = field(default_factory=dict)
     difference: float = 0.0
+    _halves: dict[Any, Half] = field(default_factory=dict, init=False, repr=False)  # a half is built once
 
     def __len__(self) -> int:
         return len(self.graph.stages)
@@ -186,12 +215,11 @@ class Staged:
         until = self.closed(len(self) if cut.stop is None else cut.stop)
         if not before <= until:
             raise ConfigError(f"stages from {len(before)} to {len(until)}", "the second cut must hold the first")
-        return Half(
-            self.graph,
-            tuple(sorted(until - before)),
-            self._crossing(before),
-            self._crossing(until),
-        )
+        if (before, until) not in self._halves:
+            self._halves[before, until] = Half(
+                self.graph, tuple(sorted(until - before)), self._crossing(before), self._crossing(until)
+            )
+        return self._halves[before, until]
 
     def closed(self, cut: Cut) -> frozenset[int]:
         """The positions of a cut's stages.

@@ -5,5 +5,6 @@ from duetto.protocols.buffered import buffered
 from duetto.protocols.coded import Coded
 from duetto.protocols.collect import Plain
 from duetto.protocols.rounds import rounds
+from duetto.protocols.stages import Advance, Finish
 
-__all__ = ["Coded", "Plain", "Unanswered", "answer", "buffered", "disagreement", "rounds"]
+__all__ = ["Advance", "Coded", "Finish", "Plain", "Unanswered", "answer", "buffered", "disagreement", "rounds"]

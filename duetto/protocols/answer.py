@@ -1,21 +1,25 @@
-"""Answering together: one walk that routes, exits early, and still answers when the cloud does not.
+"""Answering together: one walk that routes, exits early, splits, and still answers when the cloud does not.
 
 At every stage a policy sees what is known so far and stops, goes on, or asks a peer. Asking before the first
-stage is query routing; asking after the small model has answered is a cascade; stopping at an exit is early exit.
-Whatever the peer does, the walk ends with an answer: when a question stays unanswered, the device goes on alone.
+stage is query routing; asking after the small model has answered is a cascade; stopping at an exit is early exit;
+asking with what the stages so far have computed is split inference. Whatever the peer does, the walk ends with an
+answer: when a question stays unanswered, or takes longer than its plan has patience for, the device goes on alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import asyncio
+import math
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from duetto.errors import Error
+from duetto.protocols.coded import Coded
 from duetto.tree import Array, Tree
-from duetto.types import Action, Answer, Cost, Held, Key, Move, Peer, Reply, Seen, Skill
+from duetto.types import GIVEN_UP, Action, Answer, Cost, Held, Key, Move, Peer, Reply, Seen, Skill
 
 Reward: TypeAlias = Callable[[Tree | None, Tree], float]
 """From the device's own answer, or None, and a peer's to what a policy learns."""
@@ -35,73 +39,196 @@ async def answer(
     policy: Held[Any],
     key: Key,
     deadline: float | None = None,
+    within: float | None = None,
     online: bool = True,
     known: Seen | None = None,
     reward: Reward | None = None,
 ) -> Answer:
     """Answer one input.
 
+    A skill of ``exits`` is asked with what the one before it carried on, at first ``{"x": [1, *shape]}``, and gives
+    ``logits`` where it is an exit, and ``carried`` where it leaves something for the next one and for a peer: see
+    :class:`~duetto.protocols.stages.Advance`. Once a plan's ``patience`` is over, the device goes on beside the
+    question, and the first answer stands.
+
     Args:
         x: the input, without a batch axis.
         me: the party itself; using its own skills costs compute and no bytes.
         exits: stage -> the skill that answers there, in order; empty where the device has no model (yet).
         peers: who can be asked.
-        question: the skill that peers are asked for; through codecs where it is :class:`~duetto.protocols.coded.Coded`.
+        question: the skill that peers are asked for; through codecs where it is :class:`~duetto.protocols.coded.Coded`,
+            or where the move's plan has one.
         policy: decides at each stage.
         key: of this input.
         deadline: seconds that a peer may take; afterwards the device's own answer stands.
+        within: seconds for the whole walk. When they are over, the last exit that was reached answers; before the
+            first one the walk goes on to it.
         online: whether the device believes it has a connection; policies of availability read it.
         known: what else the policy sees of this one item: features, link, queue, battery, budget, traits.
         reward: from the own answer and the peer's (trees with ``logits``) to what the policy learns from its last move;
-            NaN where the peer was not asked or heard. See the policy for what it takes, and :func:`disagreement`.
-            None teaches it nothing.
+            NaN where the peer was not asked or heard. The policy then also sees what the question cost, as the traits
+            ``seconds``, ``up_bytes``, ``down_bytes`` and ``compute_seconds``. See the policy for what it takes, and
+            :func:`disagreement`. None teaches it nothing.
 
     Raises:
         Unanswered: no model here and no peer that answered.
     """
-    one: Tree = {"x": np.asarray(x)[None]}
-    cost, own, why, asked = Cost(), None, "", False
-    version = 0
+    begin = asyncio.get_running_loop().time()
+    walk = _Walk(me, policy, reward, begin, math.inf if within is None else begin + within)
+    carried: Tree = {"x": np.asarray(x)[None]}
     known = known or Seen()
     known = replace(known, link={**(known.link or {}), "online": np.array([online])}, size=1)
     # Before the first exit, and after each; without a model there is a second look, now knowing that there is none.
-    walk = [(0, None), *((stage + 1, exits[stage]) for stage in sorted(exits))] if exits else [(0, None), (1, None)]
-    for position, (stage, skill) in enumerate(walk):
+    stages = [(0, None), *((stage + 1, exits[stage]) for stage in sorted(exits))] if exits else [(0, None), (1, None)]
+    why = ""
+    for position, (stage, skill) in enumerate(stages):
         if skill is not None:
-            reply = await me.ask(skill, one, key=(*key, "exit", stage - 1))
-            cost += reply.cost
+            reply = await walk.compute(me.ask(skill, carried, key=(*key, "exit", stage - 1)))
+            if reply is None:
+                return await walk.ended("time is up")
             if reply.tree is None:
                 why = reply.failure or ""
             else:
-                own, version = _only(reply.tree), reply.version
-        logits = None if own is None else own["logits"][None]
-        seen = replace(known, stage=stage, answer=logits)
+                carried = reply.tree.get("carried", carried)
+                walk.reached(reply)
+        seen = replace(known, stage=stage, answer=None if walk.own is None else walk.own["logits"][None])
         move = policy.choose(seen, (*key, "policy", stage))
-        action, last = Action(int(move.action[0])), position + 1 == len(walk)
-        if action is Action.STOP and own is not None:
-            _learn(policy, seen, move, reward, own, None)
-            return Answer(own, me.name, move.why, cost, own, asked, version)
-        if action is Action.ASK and not asked:
+        action, last = Action(int(move.action[0])), position + 1 == len(stages)
+        if action is Action.STOP and walk.own is not None:
+            if not walk.asked:
+                walk.learn(seen, move, Cost(), {}, None)
+            return await walk.ended(move.why)
+        if action is Action.ASK and not walk.asked:
             if move.peer not in peers:
                 why = f"nobody is called {move.peer}"
             else:
-                asked = True
-                heard = await question.asked_of(peers[move.peer], one, key=(*key, "ask", stage), deadline=deadline)
-                cost += heard.cost
-                said, why = _heard(heard)
-                _learn(policy, seen, move, reward, own, said)
-                if said is not None:
-                    return Answer(said, heard.sender, move.why, cost, own, asked, heard.version)
-        if last and own is not None:
-            return Answer(own, me.name, why or move.why, cost, own, asked, version)
-    raise Unanswered(f"{me.name} has no answer ({why or 'no model on the device, and the policy asks nobody'})")
+                asking = question if move.plan.codec is None else Coded(question, move.plan.codec)
+                coming = asking.asked_of(peers[move.peer], carried, key=(*key, "ask", stage), deadline=deadline)
+                walk.ask(coming, seen, move)
+                await walk.hear(move.plan.patience)
+        if last and walk.own is None:
+            await walk.hear(math.inf)
+        if walk.said is not None or (last and walk.own is not None):
+            return await walk.ended(walk.why or why or move.why)
+    why = walk.why or why or "no model on the device, and the policy asks nobody"
+    raise Unanswered(f"{me.name} has no answer ({why})")
 
 
-def _learn(
-    policy: Held[Any], seen: Seen, move: Move, reward: Reward | None, own: Tree | None, said: Tree | None
-) -> None:
-    if reward is not None:
-        policy.learn(seen, move, np.array([np.nan if said is None else reward(own, said)], np.float64))
+@dataclass
+class _Walk:
+    """One input's way: what it has cost, the last exit's answer, and the one question.
+
+    Attributes:
+        begin, end: when it began, and when time is up, on the loop's clock.
+        why: the peer was not heard.
+        beside: whether the device computed while the question was on its way, so that their seconds do not add.
+    """
+
+    me: Peer
+    policy: Held[Any]
+    reward: Reward | None
+    begin: float
+    end: float
+    cost: Cost = Cost()
+    own: Tree | None = None
+    version: int = 0
+    said: Tree | None = None
+    why: str = ""
+    asked: bool = False
+    beside: bool = False
+    _reply: Reply | None = None
+    _task: asyncio.Task[Reply] | None = None
+    _about: tuple[Seen, Move] | None = None
+
+    def reached(self, reply: Reply) -> None:
+        """An exit, where the stage has one."""
+        if reply.tree is not None and "logits" in reply.tree:
+            self.own, self.version = _only(reply.tree), reply.version
+
+    def ask(self, question: Coroutine[Any, Any, Reply], seen: Seen, move: Move) -> None:
+        """Send the question."""
+        self.asked, self._about = True, (seen, move)
+        self._task = asyncio.ensure_future(question)
+
+    async def hear(self, patience: float) -> None:
+        """Wait for the answer to the question, for so long; not beyond the end where there is an own answer."""
+        if self._task is not None:
+            await self._any({self._task}, patience)
+            if self._task.done():
+                self._heard(self._task.result())
+
+    async def compute(self, work: Coroutine[Any, Any, Reply]) -> Reply | None:
+        """The reply of the party itself; None where an answer is heard before it, or time is up with an own one."""
+        task = asyncio.ensure_future(work)
+        self.beside |= self._task is not None
+        try:
+            while not task.done():
+                await self._any({task} if self._task is None else {task, self._task}, math.inf)
+                if self._task is not None and self._task.done():
+                    self._heard(self._task.result())
+                if not task.done() and (self.said is not None or (self.own is not None and self._left() <= 0)):
+                    self.cost += (await _given_up(task)).cost
+                    return None
+        finally:
+            task.cancel()
+        self.cost += task.result().cost
+        return task.result()
+
+    async def ended(self, why: str) -> Answer:
+        """The answer: what the peer said, else the device's own."""
+        if self._task is not None:
+            self._heard(await _given_up(self._task))
+        cost = self.cost.lasting(asyncio.get_running_loop().time() - self.begin) if self.beside else self.cost
+        if self.said is not None and self._reply is not None and self._about is not None:
+            said, move = self._reply, self._about[1]
+            return Answer(self.said, said.sender, move.why, cost, self.own, True, said.version)
+        assert self.own is not None
+        return Answer(self.own, self.me.name, why, cost, self.own, self.asked, self.version)
+
+    def learn(self, seen: Seen, move: Move, cost: Cost, metrics: Mapping[str, float], said: Tree | None) -> None:
+        """Teach the policy what a move brought."""
+        if self.reward is None:
+            return
+        told = {"seconds": cost.seconds, "up_bytes": cost.up_bytes, "down_bytes": cost.down_bytes}
+        told["compute_seconds"] = metrics.get("compute_seconds", np.nan)
+        traits = {**(seen.traits or {}), **{name: np.array([value], np.float64) for name, value in told.items()}}
+        value = np.nan if said is None else self.reward(self.own, said)
+        self.policy.learn(replace(seen, traits=traits), move, np.array([value], np.float64))
+
+    def _heard(self, reply: Reply) -> None:
+        self._task, self._reply = None, reply
+        self.cost += reply.cost
+        self.said, self.why = _heard(reply)
+        if self._about is not None:
+            self.learn(*self._about, reply.cost, reply.metrics, self.said)
+
+    def _left(self) -> float:
+        return self.end - asyncio.get_running_loop().time()
+
+    async def _any(self, tasks: set[asyncio.Task[Reply]], patience: float) -> None:
+        """Until one is done, but not for longer than patience and, with an own answer, the end allow."""
+        seconds = patience if self.own is None else min(patience, self._left())
+        try:
+            await asyncio.wait(
+                tasks,
+                timeout=None if math.isinf(seconds) else max(0.0, seconds),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        except asyncio.CancelledError:
+            for task in tasks:
+                task.cancel()
+            raise
+
+
+async def _given_up(task: asyncio.Task[Reply]) -> Reply:
+    """What comes of something that nobody waits for any longer, and what it has cost until now."""
+    task.cancel(GIVEN_UP)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not task.cancelled():  # it is this one that was cancelled
+            raise
+        return Reply("", failure=GIVEN_UP)  # a peer that does not tell what it has cost
 
 
 def disagreement(own: Tree | None, said: Tree) -> float:
@@ -123,4 +250,4 @@ def _heard(reply: Reply) -> tuple[Tree | None, str]:
 
 def _only(tree: Tree) -> Tree:
     """The answer of the one row."""
-    return {name: leaf[0] for name, leaf in tree.items()}
+    return {name: leaf[0] for name, leaf in tree.items() if name != "carried"}

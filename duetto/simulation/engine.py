@@ -30,7 +30,7 @@ from duetto.simulation.inflight import Cell, InFlight, Job, run_together
 from duetto.simulation.link import Direction, Link, Network, named
 from duetto.simulation.store import Left, Store
 from duetto.tree import Tree
-from duetto.types import LATE, Cost, Group, Key, Local, Party, Peer, Record, Reply, Role, Skill
+from duetto.types import GIVEN_UP, LATE, Cost, Group, Key, Local, Party, Peer, Record, Reply, Role, Skill
 
 T = TypeVar("T")
 CLOUD = "cloud"
@@ -341,6 +341,12 @@ class _World:
                 raise  # a skill's own
             late = deadline is None or self.clock.time() < began + deadline
             reply = Reply(name, failure=LATE if late else f"no answer within {deadline:g} s")
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if cancelled.args != (GIVEN_UP,) or task is None:
+                raise
+            task.uncancel()
+            reply = Reply(name, failure=GIVEN_UP)
         finally:
             del self.waits[id(token)]
             peer.held -= 1

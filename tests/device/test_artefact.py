@@ -94,9 +94,9 @@ def test_a_file_is_loaded_once(path: str) -> None:
 
     skill, message = Artefact(path), {"x": np.zeros((1, 3), np.float32)}
     skill(Local(), message, (0,), "me")
-    before = artefact._session.cache_info().misses
+    before = artefact.session.cache_info().misses
     Artefact(path)(Local(), message, (0,), "me")
-    assert artefact._session.cache_info().misses == before
+    assert artefact.session.cache_info().misses == before
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -264,7 +265,7 @@ def test_bad_settings() -> None:
 
 
 SCRIPT = """
-    import sys
+    from pathlib import Path
     import numpy as np
     import torch
     from duetto.models import Mlp
@@ -278,6 +279,7 @@ SCRIPT = """
 
     def alone(x, generator):
         assert torch.get_num_threads() == 1
+        Path({marker!r}).touch()
         return x
 
     def train(epochs):
@@ -289,7 +291,9 @@ SCRIPT = """
         return Processes(2, Sequential()).train(client, tasks)
 
     {guard}
-        print(len(train(1)), flush=True)
+        done = len(train(1))
+        Path({marker!r}).unlink()
+        print(done, flush=True)
         try:
             train({epochs})
         except KeyboardInterrupt:
@@ -301,7 +305,7 @@ SCRIPT = """
 def script(folder: Path, epochs: int, guard: str = 'if __name__ == "__main__":') -> "subprocess.Popen[str]":
     """A script in a process group of its own, as a shell would start it; whoever lives on keeps its output open."""
     path = folder / "script.py"
-    path.write_text(textwrap.dedent(SCRIPT).format(epochs=epochs, guard=guard))
+    path.write_text(textwrap.dedent(SCRIPT).format(epochs=epochs, guard=guard, marker=str(folder / MARKER)))
     return subprocess.Popen(
         [sys.executable, str(path)],
         stdout=subprocess.PIPE,
@@ -312,6 +316,15 @@ def script(folder: Path, epochs: int, guard: str = 'if __name__ == "__main__":')
 
 
 FOREVER = 10**7  # epochs
+MARKER = "training"  # a file that whoever trains makes
+
+
+def training_again(running: "subprocess.Popen[str]", folder: Path) -> None:
+    """Waits until the first training is done and the second one runs in a worker."""
+    assert running.stdout is not None
+    assert running.stdout.readline() == "4\n"
+    while not (folder / MARKER).exists() and running.poll() is None:
+        time.sleep(0.01)
 
 
 @pytest.mark.slow
@@ -323,8 +336,7 @@ def test_nothing_runs_on_after_the_end(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_nothing_runs_on_after_ctrl_c_and_the_next_training_works(tmp_path: Path) -> None:
     running = script(tmp_path, FOREVER)
-    assert running.stdout is not None
-    assert running.stdout.readline() == "4\n"
+    training_again(running, tmp_path)
     os.killpg(running.pid, signal.SIGINT)
     out, err = running.communicate(timeout=120)
     assert (out, err) == ("stopped\n4\n", "")
@@ -334,8 +346,7 @@ def test_nothing_runs_on_after_ctrl_c_and_the_next_training_works(tmp_path: Path
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_runs_on_after_a_kill(tmp_path: Path, how: signal.Signals) -> None:
     running = script(tmp_path, FOREVER)
-    assert running.stdout is not None
-    assert running.stdout.readline() == "4\n"
+    training_again(running, tmp_path)
     running.send_signal(how)
     out, err = running.communicate(timeout=60)
     assert running.returncode == -how

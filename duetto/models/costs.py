@@ -1,0 +1,123 @@
+"""What each stage of a network costs on a machine: measured here, or predicted from what others were measured at.
+
+The prediction is Neurosurgeon's (Kang et al. 2017): a regression for each kind of operation over what it computes and
+moves, ``seconds = a + b * flops + c * bytes`` with nothing below zero, fitted to relative errors, so that a short
+operation counts as much as a long one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from duetto.errors import DataError
+from duetto.models.graph import Stage
+from duetto.models.staged import Staged
+from duetto.tree import Tree
+
+OTHER = "other"
+"""The kind of every operation of which fewer than :data:`FEW` were measured."""
+FEW = 6
+
+KINDS = {
+    "conv1d": "convolution",
+    "conv2d": "convolution",
+    "linear": "dense",
+    "addmm": "dense",
+    "matmul": "dense",
+    "scaled_dot_product_attention": "attention",
+    "group_norm": "norm",
+    "layer_norm": "norm",
+    "max_pool2d": "pooling",
+    "adaptive_avg_pool2d": "pooling",
+}
+
+
+def kind(stage: Stage) -> str:
+    """What a stage is like: a kind of :data:`KINDS`, else "elementwise" or, where nothing moves, "view"."""
+    if stage.work.bytes == 0:
+        return "view"
+    return KINDS.get(stage.operation.split(".")[1] if "." in stage.operation else stage.operation, "elementwise")
+
+
+def measured(net: Staged, inputs: Tree, repeats: int = 7) -> np.ndarray:
+    """Seconds of each stage ``[stages]`` for these inputs on this machine: the median of some repeats.
+
+    The stages run one after the other in one pass, as a whole model does, so that caches are as they will be.
+    """
+    graph = net.graph
+    half = net[:]
+    half.rows(inputs)
+    known = {value: graph.layouts[value].restored(torch.as_tensor(inputs[name])) for name, value in half.inputs.items()}
+    rows = half.rows(inputs)
+    parts = [graph.part([i], {n: n for n in graph.stages[i].reads}, _made(net, i)) for i in range(len(net))]
+    seconds = np.zeros((repeats + 1, len(net)))
+    with torch.inference_mode():
+        for turn in range(repeats + 1):
+            values = dict(known)
+            for i, part in enumerate(parts):
+                taken = [values[name] for name in graph.stages[i].reads]
+                begin = time.perf_counter()
+                found = part(rows, *taken)
+                seconds[turn, i] = time.perf_counter() - begin
+                values |= found
+    medians: np.ndarray = np.median(seconds[1:], axis=0)
+    return medians
+
+
+def _made(net: Staged, index: int) -> dict[str, str]:
+    """The values of a stage that can cross."""
+    return {node.name: node.name for node in net.graph.members[index] if node.name in net.graph.layouts}
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Seconds of a stage on a machine: (a call, a floating-point operation, a byte) for each kind.
+
+    Attributes:
+        seconds: by kind; :data:`OTHER` stands in for what is not there.
+    """
+
+    seconds: Mapping[str, tuple[float, float, float]]
+
+    def predicted(self, stages: Sequence[Stage], rows: int = 1) -> np.ndarray:
+        """Seconds of each stage ``[stages]``."""
+        found = []
+        for stage in stages:
+            call, flop, byte = self.seconds.get(kind(stage), self.seconds[OTHER])
+            found.append(call + rows * (flop * stage.work.flops + byte * stage.work.bytes))
+        return np.array(found)
+
+
+def fitted(stages: Sequence[Stage], seconds: Sequence[float]) -> Regression:
+    """The regression that predicts these measurements, of any networks, best.
+
+    Args:
+        stages: n of them.
+        seconds: ``[n]`` that each took for one row.
+
+    Raises:
+        DataError: fewer than :data:`FEW` stages, or seconds that are not above 0.
+    """
+    from scipy.optimize import nnls
+
+    took = np.asarray(seconds, np.float64)
+    if len(stages) < FEW or took.shape != (len(stages),) or not (took > 0).all():
+        raise DataError(f"{len(stages)} stages and seconds of shape {took.shape}", f"measure {FEW} stages at least")
+    features = np.array([(1.0, stage.work.flops, stage.work.bytes) for stage in stages])
+    kinds = np.array([kind(stage) for stage in stages])
+    scale = np.maximum(features.max(axis=0), 1e-30)
+
+    def fit(rows: np.ndarray) -> tuple[float, float, float]:
+        # Each row is divided by what it took: the error is then a share.
+        found, _ = nnls(features[rows] / scale / took[rows, None], np.ones(rows.sum()))
+        call, flop, byte = (float(each) for each in found / scale)
+        return call, flop, byte
+
+    names = [name for name in dict.fromkeys(kinds.tolist()) if (kinds == name).sum() >= FEW]
+    every = np.ones(len(kinds), bool)
+    return Regression({OTHER: fit(every), **{name: fit(kinds == name) for name in names}})
