@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import bisect
+import functools
 import io
 import json
 import sys
@@ -109,19 +110,25 @@ def lessons(net: Net, params: Tree, data: nets.Images, seed: int) -> Lessons:
 
 
 def learned(
-    net: Bottlenecked, weights: tuple[float, ...], params: Tree, taught: Lessons, seed: int, folder: Path, name: str
+    net: Bottlenecked,
+    weights: tuple[float, ...],
+    params: Tree,
+    taught: Callable[[], Lessons],
+    seed: int,
+    folder: Path,
+    name: str,
 ) -> dict[float, Tree]:
     """Bit weight -> parameters: head distillation of two views, then end to end for each weight after the other."""
     wanted = {weight: folder / f"bottleneck-{net.shape[-1]}-{name}-{weight:g}-{seed}.safetensors" for weight in weights}
     if not all(path.exists() for path in wanted.values()):
-        now = dict(net.around(params, seed))
-        x = taught.x[: 2 * len(taught.x) // VIEWS]
+        now, views = dict(net.around(params, seed)), taught()
+        x = views.x[: 2 * len(views.x) // VIEWS]
         head = Client(net.restoring, (Rated((Imitate(),), 1e-5),), Adam(2e-3, schedule="cosine"), 2, 64)
         start = {"params": {side: now[side] for side in ("encoder", "decoder", "prior")}}
         features = {"x": x, "teacher": net.restoring.targets(params, x)}
         now |= sequential.run(head, start, features, (seed, "head", name), shown(name)).params
         del features
-        whole = {"x": taught.x, "y": taught.y, "teacher": taught.logits}
+        whole = {"x": views.x, "y": views.y, "teacher": views.logits}
         for weight, path in wanted.items():
             loss = (Rated((CrossEntropy(0.3), Distil(0.7, 2.0)), weight),)
             first = weight == weights[0]
@@ -132,7 +139,9 @@ def learned(
     return {weight: trees.decode(path.read_bytes()) for weight, path in wanted.items()}
 
 
-def used_to_jpeg(net: Net, params: Tree, taught: Lessons, data: nets.Images, seed: int, folder: Path) -> Tree:
+def used_to_jpeg(
+    net: Net, params: Tree, taught: Callable[[], Lessons], data: nets.Images, seed: int, folder: Path
+) -> Tree:
     """The whole model taught further, on JPEGs of the training images at random qualities: the stronger baseline."""
     path = folder / f"jpeg-{net.shape[-1]}-{seed}.safetensors"
     if not path.exists():
@@ -140,7 +149,7 @@ def used_to_jpeg(net: Net, params: Tree, taught: Lessons, data: nets.Images, see
         seen = [pixels(packed(data.pixels, each, "JPEG")) for each in quality]
         x = standardised(np.concatenate([data.pixels, *seen]), data)
         n = len(data.y)
-        whole = {"x": x, "y": np.tile(data.y, 3), "teacher": np.tile(taught.logits[:n], (3, 1))}
+        whole = {"x": x, "y": np.tile(data.y, 3), "teacher": np.tile(taught().logits[:n], (3, 1))}
         loss = (CrossEntropy(0.3), Distil(0.7, 2.0))
         client = Client(net, loss, Adam(1e-3, schedule="cosine"), 2, 64, augment=Crop(net.shape[-1] // 8))
         found = sequential.run(client, {"params": params}, whole, (seed, "jpeg"), shown("jpeg")).params
@@ -396,7 +405,7 @@ def main() -> None:
     else:
         net, params = nets.trained("residual", asked.folder, asked.seed)
     side = net.shape[-1]
-    taught = lessons(net, params, data["train"], asked.seed)
+    taught = functools.cache(lambda: lessons(net, params, data["train"], asked.seed))
     right = {part: net.logits(params, data[part].x).argmax(1) == data[part].y for part in ("calibration", "test")}
     raw = measured("raw input", right, right["test"] * 1.0, (3.0 * side**2, 3.0 * side**2))
     plain = inputs(net, params, data, "", right)
