@@ -440,15 +440,16 @@ def main() -> None:
             print(f"- {other.name}: {bare_times:.2f}, {whole_times:.2f}")
         other = min(rivals, key=lambda each: each.bare_bytes)
         work = net.work(1), neck.device.work(1), neck.cloud.work(1)
-        load = Load(*work, round(wrapped(other.bare_bytes)), round(wrapped(way.bare_bytes)))
-        print(f"\ncompressed cloud-only sends {other.name}: {load.input_bytes} B; the split {load.code_bytes} B")
-        told["cells"] = cells(load, asked.starts)
-        shares(told["cells"], f"{side} px, as measured")  # type: ignore[arg-type]
         large = Bottlenecked(resnet18(), LARGE_CUT, neck.channels, 8, neck.bits)
-        bigger = grown(large, (224 / side) ** 2, other.bare_bytes, way.bare_bytes)
-        print(f"\n224 px, ResNet-18, extrapolated: {asdict(bigger)}")
-        told["cells_224"] = cells(bigger, asked.starts)
-        shares(told["cells_224"], "224 px, bytes extrapolated")  # type: ignore[arg-type]
+        told["cells"] = {}
+        for each in (each for each in necks[chosen][1] if each.calibration >= raw.calibration - POINT):
+            small = Load(*work, round(wrapped(other.bare_bytes)), round(wrapped(each.bare_bytes)))
+            bigger = grown(large, (224 / side) ** 2, other.bare_bytes, each.bare_bytes)
+            print(f"\n{each.name}, against the cloud alone by {other.name}")
+            for title, load in ((f"{side} px, as measured", small), ("224 px, ResNet-18, extrapolated", bigger)):
+                rows = cells(load, asked.starts)
+                told["cells"][f"{each.name}, {title}"] = {"load": asdict(load), "rows": rows}  # type: ignore[index]
+                shares(rows, f"{title}, {load.input_bytes} and {load.code_bytes} B")
     if asked.json:
         asked.json.write_text(json.dumps(told, indent=1))
 

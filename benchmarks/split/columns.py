@@ -52,12 +52,10 @@ def columns(name: str, folder: Path) -> Columns:
 
 def read(kept: Mapping[str, Any]) -> Columns:
     """Columns as they were kept."""
-    return Columns(
-        **{
-            field: tuple(map(tuple, value)) if field == "reads" else tuple(value) if isinstance(value, list) else value
-            for field, value in kept.items()
-        }
-    )
+    return Columns(**{
+        field: tuple(map(tuple, value)) if field == "reads" else tuple(value) if isinstance(value, list) else value
+        for field, value in kept.items()
+    })
 
 
 def _staged(name: str) -> Columns:

@@ -112,9 +112,9 @@ def padded(options: Sequence[Options]) -> tuple[dict[str, Floats], list[tuple[st
     most = max(map(len, options))
     fill = {name: NEVER if name in ("device_seconds", "device_joules") else 0.0 for name in COLUMNS}
     table = {
-        name: np.stack(
-            [np.concatenate([getattr(each, name), np.full(most - len(each), fill[name])]) for each in options]
-        )
+        name: np.stack([
+            np.concatenate([getattr(each, name), np.full(most - len(each), fill[name])]) for each in options
+        ])
         for name in COLUMNS
     }
     return table, [each.label for each in options]
@@ -287,9 +287,7 @@ def dynamic(
             for t, each in enumerate(of.streams):
                 if not of.alive[n, t]:
                     continue
-                length = np.minimum(
-                    each.up.takes(begin[t], np.where(asks[t], PROBE_BYTES * 8e-6, 0.0)), until - begin[t]
-                )
+                length = np.minimum(each.up.takes(begin[t], np.where(asks[t], PROBE_BYTES * 8e-6, 0.0)), until - begin[t])
                 stop[t] = np.where(asks[t], begin[t] + length, stop[t])
                 passed[t] = each.up.until(stop[t]) - each.up.until(begin[t])
                 lasted[t] = stop[t] - begin[t]
