@@ -52,10 +52,8 @@ def columns(name: str, folder: Path) -> Columns:
 
 def read(kept: Mapping[str, Any]) -> Columns:
     """Columns as they were kept."""
-    return Columns(**{
-        field: tuple(map(tuple, value)) if field == "reads" else tuple(value) if isinstance(value, list) else value
-        for field, value in kept.items()
-    })
+    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
+    return Columns(**{**lists, "reads": tuple(map(tuple, kept["reads"]))})
 
 
 def _staged(name: str) -> Columns:
@@ -126,6 +124,15 @@ def _text() -> Any:
     return Text((128,), 2, 30000, 768, 6, 12), 0, 30000
 
 
+def _small(width: int, depth: int) -> Callable[[], Any]:
+    def made() -> Any:
+        from duetto.models.zoo import Text
+
+        return Text((128,), 45, 30000, width, depth, width // 64), 0, 30000
+
+    return made
+
+
 NETS: Mapping[str, Callable[[], Any]] = {
     "alexnet": _alexnet,
     "vgg11": _vgg11,
@@ -134,5 +141,7 @@ NETS: Mapping[str, Callable[[], Any]] = {
     "vit-s16": _vit,
     "speech": _speech,
     "text": _text,
+    "text-small": _small(256, 4),
+    "text-tiny": _small(128, 2),
 }
 """Name -> the network, and the range of its input's integers; 0 for real numbers."""

@@ -14,12 +14,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from duetto.policies.cuts import COLUMNS, Options
+from duetto.policies.learned_plan import LearnedPlan
 from duetto.policies.planned import LONGEST_SECONDS, PROBE_BYTES, Planned
 from duetto.simulation.link import Link
 from duetto.simulation.traces import Trace
 from duetto.types import rng
 
 Floats: TypeAlias = np.ndarray
+PROBE_SECONDS = 0.3  # a probe that has not passed by then tells an outage
 NEVER = 1e6  # seconds and joules of padding
 
 
@@ -112,9 +114,9 @@ def padded(options: Sequence[Options]) -> tuple[dict[str, Floats], list[tuple[st
     most = max(map(len, options))
     fill = {name: NEVER if name in ("device_seconds", "device_joules") else 0.0 for name in COLUMNS}
     table = {
-        name: np.stack([
-            np.concatenate([getattr(each, name), np.full(most - len(each), fill[name])]) for each in options
-        ])
+        name: np.stack(
+            [np.concatenate([getattr(each, name), np.full(most - len(each), fill[name])]) for each in options]
+        )
         for name in COLUMNS
     }
     return table, [each.label for each in options]
@@ -221,7 +223,7 @@ def dynamic(
     *,
     sigma: float = 0.0,
     seed: int = 0,
-    learner: Any = None,
+    learner: LearnedPlan | None = None,
 ) -> Outcome:
     """A policy that lives through the streams, all links and cells side by side; its measurements are its own.
 
@@ -240,7 +242,11 @@ def dynamic(
     rescues = probes = 0.0
     random = rng((seed, "measured"))
     energy = policy.objective == "energy"
-    held = learner.begun(shape, table) if learner else None
+
+    def noise() -> Floats:
+        return np.exp(sigma * random.standard_normal(shape))
+
+    held = learner.begun(shape, table["up_bytes"].shape[-1]) if learner else {}
     for n in range(len(rows_)):
         now, alive = n * of.interval, of.alive[n][:, None]
         until = now + of.interval
@@ -248,15 +254,31 @@ def dynamic(
             told = np.where(alive, watched[n][:, None], np.nan)
             state = policy.forecast.heard(state, now, np.broadcast_to(told, shape))
         rates_, chances = policy.forecast.ahead(state, now)
-        rows, patience, (best, worth) = policy.weighed(table, radio, rates_, chances, rtt, last)
+        weighed = policy.weighed(table, radio, rates_, chances, rtt)
+        delay, extra = np.zeros(shape), np.zeros(shape)
+        if knows == "own" and energy:
+            # Only time is lost by asking the link first, and only joules count.
+            first = alive & policy.probes(weighed, rates_[..., 1], radio, rtt)
+            state, delay, extra = _probed(of, n, first, state, policy, noise())
+            probes += first.sum()
+            rates_, chances = policy.forecast.ahead(state, now + delay)
+            weighed = policy.weighed(table, radio, rates_, chances, rtt)
+        costs, x = weighed.costs, np.zeros(0)
         if learner:
-            rows, patience, seen = learner.chosen(held, policy, table, radio, rates_, chances, rtt, rows)
+            x = learner.described(rates_, chances)
+            costs = learner.corrected(held, x, costs)
+        rows = policy.taken(costs, last)
+        patience = gather(weighed.patience, rows)
         early = gather(of.early[n], rows)
         sends = (gather(table["up_bytes"], rows) > 0) & ~early
         before, up, wait = gather(table["device_seconds"], rows), gather(of.up[n], rows), gather(of.wait[n], rows)
+        seconds, joules = gather(of.seconds[n], rows) + delay, gather(of.joules[n], rows) + extra
+        if delay.any():
+            later = _later(of, now + delay + before, gather(table["up_bytes"], rows) * 8e-6, up, delay > 0)
+            seconds, joules = seconds + sends * (later - up), joules + sends * (later - up) * of.radio[:, 0][:, None]
+            up, before = later, before + delay
         took, rest = up + wait, gather(table["rest_seconds"], rows)
         late = sends & (took > patience)
-        seconds, joules = gather(of.seconds[n], rows), gather(of.joules[n], rows)
         airtime = up.copy()
         if policy.rescue:
             waited = np.minimum(patience, NEVER)
@@ -275,23 +297,26 @@ def dynamic(
             rescues += (late & alive).sum()
         rows_[n], seconds_[n], joules_[n] = rows, seconds, joules
         if learner:
-            held = learner.heard(held, seen, rows, joules if energy else seconds, alive)
+            foretold = gather(weighed.costs, rows)
+            held = learner.told(held, x, rows, np.where(alive, joules if energy else seconds, np.nan) / foretold)
         last = np.where(alive, rows, last)
         rtt = np.where(sends & ~late, 0.8 * rtt + 0.2 * (wait - gather(table["cloud_seconds"], rows)), rtt)
         if knows == "own":
             start = now + before
             stop = np.minimum(start + airtime, until)
-            asks = ~sends & alive & policy.probes(worth, best, rates_[..., 1], radio)
+            asks = ~sends & alive & (delay == 0) & (not energy) & policy.probes(weighed, rates_[..., 1], radio, rtt)
             begin = np.where(asks, np.minimum(now + seconds, until - 0.5), start)
             passed, lasted = np.zeros(shape), np.ones(shape)
             for t, each in enumerate(of.streams):
                 if not of.alive[n, t]:
                     continue
-                length = np.minimum(each.up.takes(begin[t], np.where(asks[t], PROBE_BYTES * 8e-6, 0.0)), until - begin[t])
+                length = np.minimum(
+                    each.up.takes(begin[t], np.where(asks[t], PROBE_BYTES * 8e-6, 0.0)), until - begin[t]
+                )
                 stop[t] = np.where(asks[t], begin[t] + length, stop[t])
                 passed[t] = each.up.until(stop[t]) - each.up.until(begin[t])
                 lasted[t] = stop[t] - begin[t]
-            found = passed / np.maximum(lasted, 1e-9) * np.exp(sigma * random.standard_normal(shape))
+            found = passed / np.maximum(lasted, 1e-9) * noise()
             found = np.where((sends | asks) & alive & (lasted > 1e-9), found, np.nan)
             state = policy.forecast.heard(state, stop, found)
             tail = of.radio[:, 2] * np.minimum(of.gap, of.radio[:, 3])
@@ -299,6 +324,33 @@ def dynamic(
             probes += asks.sum()
     count = of.alive.sum() * shape[1]
     return Outcome(rows_.astype(np.int64), seconds_, joules_, rescues / count, probes / count)
+
+
+def _probed(
+    of: World, n: int, which: np.ndarray, state: Any, policy: Planned, noise: Floats
+) -> tuple[Any, Floats, Floats]:
+    """Probes at a request's time: the state after them, and the seconds and joules they took, ``[T, C]``."""
+    delay, extra, found = np.zeros(which.shape), np.zeros(which.shape), np.full(which.shape, np.nan)
+    now = n * of.interval
+    for t in np.flatnonzero(which.any(1)):
+        each = of.streams[t]
+        begin = np.array([now])
+        took = min(float(each.up.takes(begin, np.array([PROBE_BYTES * 8e-6]))[0]), PROBE_SECONDS)
+        passed = float(each.up.until(begin + took)[0] - each.up.until(begin)[0])
+        up_watts, _, tail_watts, tail_seconds = of.radio[t]
+        tail = min(of.gap, tail_seconds) + min(each.rtt[n], tail_seconds)
+        delay[t] = which[t] * (took + each.rtt[n])
+        extra[t] = which[t] * (took * up_watts + tail * tail_watts)
+        found[t] = np.where(which[t], passed / took * noise[t], np.nan)
+    return policy.forecast.heard(state, now + delay, found), delay, extra
+
+
+def _later(of: World, begin: Floats, megabits: Floats, up: Floats, which: np.ndarray) -> Floats:
+    """Seconds of sending that begins later than foreseen, ``[T, C]``."""
+    found = up.copy()
+    for t in np.flatnonzero(which.any(1)):
+        found[t] = np.where(which[t], of.streams[t].up.takes(begin[t], megabits[t]), up[t])
+    return found
 
 
 def _gather(values: Floats, rows: np.ndarray) -> Floats:

@@ -2,6 +2,7 @@
 
 from duetto.models.bottleneck import Bottlenecked, fitting_cuts
 from duetto.models.embedding import embedded
+from duetto.models.exits import Branched, Exit, attached, evenly
 from duetto.models.mixture import Mixture
 from duetto.models.net import Net
 from duetto.models.returns import Neighbours, Prototypes
@@ -10,9 +11,14 @@ from duetto.models.staged import Half, Staged, stage
 from duetto.models.zoo import Chained, Conv, Inception, Mlp, Mobile, Residual, Speech, Text, Vit
 
 __all__ = [
+<<<<<<< HEAD
     "Bottlenecked",
+=======
+    "Branched",
+>>>>>>> origin/HEAD
     "Chained",
     "Conv",
+    "Exit",
     "Half",
     "Inception",
     "Mixture",
@@ -27,7 +33,12 @@ __all__ = [
     "Staged",
     "Text",
     "Vit",
+    "attached",
     "embedded",
+<<<<<<< HEAD
     "fitting_cuts",
+=======
+    "evenly",
+>>>>>>> origin/HEAD
     "stage",
 ]

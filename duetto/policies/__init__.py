@@ -1,4 +1,4 @@
-"""Whatever decides: answer or ask, by a threshold, a promise, a budget, a bandit or a gain; who and what takes part."""
+"""Whatever decides: answer or ask, by a threshold, a promise, a budget, a bandit or a gain; where to cut; who joins."""
 
 from duetto.policies.audited import Audited
 from duetto.policies.availability import MODES, OnlyInCloud, OnlyOnDevice, PreferInCloud, PreferOnDevice
@@ -8,19 +8,25 @@ from duetto.policies.capped import Capped
 from duetto.policies.cascade import LearnedCascade
 from duetto.policies.cohorts import BySize, Everyone, Poisson, Uniform
 from duetto.policies.consent import Consented
+from duetto.policies.cuts import OBJECTIVES, Coding, Options
 from duetto.policies.deadline import Deadline
 from duetto.policies.drift import DETECTORS, Watched
 from duetto.policies.dual import Dual
 from duetto.policies.embeddings import OnnxEmbedding, SentenceEmbedding
 from duetto.policies.ensemble import Ensemble
 from duetto.policies.epsilon_greedy import EpsilonGreedy
+from duetto.policies.exits import Anytime, ExitOrCut, Exits
+from duetto.policies.forecast import Jumps
 from duetto.policies.gain import LearnedGain
 from duetto.policies.heads import Boosted, Head, Logistic, Neighbours, Network
+from duetto.policies.learned_plan import LearnedPlan
 from duetto.policies.least_available import LeastAvailable
 from duetto.policies.linucb import LinUCB
+from duetto.policies.mincut import best_cut
 from duetto.policies.oort import Oort
 from duetto.policies.opinions import OPINIONS
 from duetto.policies.over_selected import OverSelected
+from duetto.policies.planned import Planned
 from duetto.policies.power_of_choice import PowerOfChoice
 from duetto.policies.promises import PROMISES
 from duetto.policies.reinforced import Environment, Reinforced
@@ -32,12 +38,14 @@ from duetto.policies.scores import SCORES, Scored, confidence
 from duetto.policies.selected import Selected
 from duetto.policies.selection import Balanced, Disagreed, KCentre, LeastSure, RandomSample
 from duetto.policies.spread import Spread
+from duetto.policies.static import Static
 from duetto.policies.text_gain import TextGain
 from duetto.policies.thompson import Thompson
 from duetto.policies.threshold import Threshold
 from duetto.policies.tiers import Tier, Tiers
 
 __all__ = [
+    "Anytime",
     "Audited",
     "Balanced",
     "Boosted",
@@ -45,6 +53,7 @@ __all__ = [
     "BySize",
     "Calibrated",
     "Capped",
+    "Coding",
     "Consented",
     "DETECTORS",
     "Deadline",
@@ -55,10 +64,14 @@ __all__ = [
     "Environment",
     "EpsilonGreedy",
     "Everyone",
+    "ExitOrCut",
+    "Exits",
     "Head",
+    "Jumps",
     "KCentre",
     "LearnedCascade",
     "LearnedGain",
+    "LearnedPlan",
     "LeastAvailable",
     "LeastSure",
     "LinUCB",
@@ -66,13 +79,16 @@ __all__ = [
     "MODES",
     "Neighbours",
     "Network",
+    "OBJECTIVES",
     "OPINIONS",
     "OnlyInCloud",
     "OnlyOnDevice",
     "OnnxEmbedding",
     "Oort",
+    "Options",
     "OverSelected",
     "PROMISES",
+    "Planned",
     "Poisson",
     "PowerOfChoice",
     "PreferInCloud",
@@ -88,6 +104,7 @@ __all__ = [
     "Selected",
     "SentenceEmbedding",
     "Spread",
+    "Static",
     "TextGain",
     "Thompson",
     "Threshold",
@@ -95,6 +112,7 @@ __all__ = [
     "Tiers",
     "Uniform",
     "Watched",
+    "best_cut",
     "confidence",
     "promised",
 ]

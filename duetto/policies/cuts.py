@@ -1,9 +1,9 @@
 """Every way to answer with a network that can be cut, what each costs over a link, and the few that are ever best.
 
-The options of Neurosurgeon (Kang et al., ASPLOS 2017) are a cut each; here a cut with a codec and with exits, and always
-beside them the three that need no cut: the device alone, and the cloud alone with the input as it is and compressed. A
-split has to beat those. Of hundreds of options one to six are ever best over all bandwidths and cloud loads; they are
-the :class:`Table` that a device needs.
+The options of Neurosurgeon (Kang et al., ASPLOS 2017) are a cut each; here a cut with a codec and with exits, and
+beside them always the three that need no cut: the device alone, and the cloud alone with the input as it is and
+compressed. A split has to beat those. Of hundreds of options one to six are ever best over all bandwidths and cloud
+loads; they are the :class:`Table` that a device needs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ Objective: TypeAlias = Literal["latency", "energy", "price"]
 
 OBJECTIVES: tuple[Objective, ...] = ("latency", "energy", "price")
 DEVICE, RAW, COMPRESSED = "device", "cloud, input as it is", "cloud, input compressed"
+
+
+INPUT = "input"
+"""The name of the codec that compresses the input of :data:`COMPRESSED`."""
 
 
 class Radio(Protocol):
@@ -59,7 +63,7 @@ class Coding:
 
 
 @dataclass(frozen=True)
-class Exits:
+class ExitShares:
     """Exits of the network: after ``at`` of its time, ``answered`` of all inputs have left it.
 
     Attributes:
@@ -157,20 +161,18 @@ class Options:
     @property
     def splits(self) -> np.ndarray:
         """``[rows]`` bool: whether both sides compute."""
-        return np.array([bool(cut) for cut in self.cut]) & self.sends
+        return np.asarray(np.array([bool(cut) for cut in self.cut]) & self.sends)
 
     def rows(self, which: Array) -> Options:
         """The options at these positions, or where a mask is true."""
         at = np.arange(len(self))[which]
-        names = [field.name for field in fields(self)]
-        return Options(**{
+        columns: dict[str, Any] = {
             name: getattr(self, name)[at] if name in COLUMNS else tuple(getattr(self, name)[i] for i in at)
-            for name in names
-        })
+            for name in (field.name for field in fields(self))
+        }
+        return Options(**columns)
 
-    def within(
-        self, *, excess_risk: float = math.inf, memory_bytes: float = math.inf, first_cut: int = 0
-    ) -> Options:
+    def within(self, *, excess_risk: float = math.inf, memory_bytes: float = math.inf, first_cut: int = 0) -> Options:
         """The options that lose at most so much accuracy, fit, and send nothing before ``first_cut`` stages are done.
 
         Raises:
@@ -179,7 +181,9 @@ class Options:
         deep = np.array([cut >= first_cut if isinstance(cut, int) else len(cut) >= first_cut for cut in self.cut])
         kept = (self.excess_risk <= excess_risk) & (self.memory_bytes <= memory_bytes) & (deep | ~self.sends)
         if not kept.any():
-            raise ConfigError("no way to answer meets the constraints", "allow more risk, more memory or an earlier cut")
+            raise ConfigError(
+                "no way to answer meets the constraints", "allow more risk, more memory or an earlier cut"
+            )
         return self.rows(kept)
 
     def plans(self, codecs: Mapping[str, Codec[Any]]) -> tuple[Plan, ...]:
@@ -213,12 +217,12 @@ def chained(
     overhead_seconds: float = 0.0,
     cloud_overhead_seconds: float = 0.0,
     codings: Sequence[Coding] = (),
-    exits: Exits | None = None,
+    exits: ExitShares | None = None,
     call_dollars: float = 0.0,
     second_dollars: float = 0.0,
     memory_bytes: Array | None = None,
 ) -> Options:
-    """The options of a network that is cut after a prefix of its stages: three without a cut, then every cut and coding.
+    """The options of a network that is cut after a prefix of its stages: three without a cut, then each cut and coding.
 
     Args:
         device_seconds, cloud_seconds: ``[cuts]`` of the stages before each cut, rising from 0 to those of the network.
@@ -239,7 +243,9 @@ def chained(
     here, there, size = (np.asarray(each, np.float64) for each in (device_seconds, cloud_seconds, crossing_bytes))
     memory = np.zeros(len(cuts)) if memory_bytes is None else np.asarray(memory_bytes, np.float64)
     if not len(cuts) == len(here) == len(there) == len(size) == len(memory) or len(cuts) < 2:
-        raise DataError("columns of different lengths, or less than two cuts", "give one number each cut, both ends too")
+        raise DataError(
+            "columns of different lengths, or less than two cuts", "give one number each cut, both ends too"
+        )
     if (np.diff(here) < 0).any() or (np.diff(there) < 0).any() or (np.diff(cuts) <= 0).any():
         raise DataError("seconds or cuts that fall", "give the sums over the stages before each cut")
     whole = here[-1]
@@ -261,9 +267,10 @@ def chained(
         early = where * whole * slower + overhead_seconds if left else 0.0
         seconds = computed + encoding
         risk = max(coding.excess_risk if coding else 0.0, exits.excess_risk if exits else 0.0)
+        codec = coding.name if coding else INPUT if label == COMPRESSED else ""
         dollars = call_dollars + second_dollars * cloud if sends else 0.0
         return (
-            label, int(cuts[at]), coding.name if coding else "", 0 if exits else None, seconds, resting, cloud,
+            label, int(cuts[at]), codec, 0 if exits else None, seconds, resting, cloud,
             nbytes, answer_bytes if sends else 0.0, seconds * watts, resting * watts, dollars, risk,
             memory[-1] if resting or not sends else memory[at], left, early, early * watts,
         )  # fmt: skip
@@ -329,7 +336,9 @@ def priced(
     down = up if down_mbps is None else np.asarray(down_mbps, np.float64)
     rtt, queue = np.asarray(rtt_seconds, np.float64), np.asarray(queue_seconds, np.float64)
     if not ((up > 0).all() and (down > 0).all() and (rtt >= 0).all() and (queue >= 0).all()):
-        raise DataError("a bandwidth that is not above 0, or a wait below 0", "leave such links out: nothing gets there")
+        raise DataError(
+            "a bandwidth that is not above 0, or a wait below 0", "leave such links out: nothing gets there"
+        )
     sending = options.up_bytes * 8e-6 / up[..., None]
     receiving = options.down_bytes * 8e-6 / down[..., None]
     waiting = (rtt + queue)[..., None] + options.cloud_seconds
@@ -436,7 +445,9 @@ def verdict(
     raw = np.array([label == RAW for label in options.label])
     extreme = ~options.splits & ~raw
     if not extreme.any():
-        raise ConfigError("no way to answer without a split", "keep the device alone or the cloud alone to compare with")
+        raise ConfigError(
+            "no way to answer without a split", "keep the device alone or the cloud alone to compare with"
+        )
     plain = int(np.where(extreme, costs, np.inf).argmin())
     if not options.splits.any():
         return Verdict(False, options.label[plain], 0.0, f"do not split: no split is allowed; {options.label[plain]}")
@@ -446,7 +457,9 @@ def verdict(
     both = f"{options.label[plain]} takes {costs[plain]:.3g} {unit}, {options.label[best]} {costs[best]:.3g} {unit}"
     if gain > 1 + margin:
         return Verdict(True, options.label[best], gain, f"split: {both}")
-    return Verdict(False, options.label[plain], gain, f"do not split: {both}; {_because(options, plain, best, up_mbps)}")
+    return Verdict(
+        False, options.label[plain], gain, f"do not split: {both}; {_because(options, plain, best, up_mbps)}"
+    )
 
 
 def _because(options: Options, plain: int, best: int, up_mbps: float) -> str:
@@ -457,5 +470,3 @@ def _because(options: Options, plain: int, best: int, up_mbps: float) -> str:
         saved = (options.up_bytes[plain] - options.up_bytes[best]) * 8e-6 / up_mbps
         return f"the {saved:.3g} s that its features save on the link are lost on the device"
     return "the device is done before its features are there"
-
-

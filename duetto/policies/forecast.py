@@ -107,7 +107,7 @@ class Jumps:
         here = np.maximum(1 - np.abs(found[..., None] - _LOGS) / _STEP, 0.0)
         been = state["been"]
         far = (1 - kept) * ((been * here).sum(-1) / been.sum(-1) + 0.01) / _STEP
-        stayed = np.where(state["heard"] > 0, near / (near + far), 0.5)
+        stayed = np.where(state["heard"] > 0, near / np.maximum(near + far, 1e-300), 0.5)
         known = state["heard"] > 0
         fade = 1 - 1 / self.memory
         pace = 0.1 * stayed * known

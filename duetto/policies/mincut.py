@@ -70,7 +70,7 @@ def best_cut(
     alone = float(here.sum())
     if device.all():
         return Best(frozenset(names), alone)
-    crossing = {at[name] for i in np.flatnonzero(~device) for name in reads[i]}
+    crossing = {at[name] for i in np.flatnonzero(~device).tolist() for name in reads[i]}
     sent = sum(sending[v] for v in crossing if v >= count or device[v])
     seconds = float(here[device].sum() + there[~device].sum() + sent + rtt_seconds + down_seconds)
     if alone <= seconds:
@@ -100,8 +100,8 @@ def _cut(
             edges[source, v] = np.inf
     # The answer comes from the cloud here; that the device computes everything is compared apart, as it sends nothing.
     finite = np.array([cost for cost in edges.values() if np.isfinite(cost)])
-    unit = _SCALE / max(float(finite.sum()), 1e-300)
-    capacity = [int(round(cost * unit)) if np.isfinite(cost) else _NEVER for cost in edges.values()]
+    unit = _SCALE / max(float(finite.sum()), 1e-12)
+    capacity = [round(cost * unit) if np.isfinite(cost) else _NEVER for cost in edges.values()]
     rows, columns = np.array(list(edges), np.int32).T
     shape = (2 * values + 2, 2 * values + 2)
     graph = csr_array((np.array(capacity, np.int32), (rows, columns)), shape=shape)

@@ -33,15 +33,31 @@ _JITTER = 1.6  # an answer may take so many times its round trip and computing b
 _WAITS = (0.0, 1.1, 1.6, 3.0)  # patience that is tried, times what the slowest forecast without a jump takes
 
 
+@dataclass(frozen=True, eq=False)
+class Weighed:
+    """What options are expected to cost.
+
+    Attributes:
+        costs: ``[..., rows]`` in the objective's unit.
+        patience: ``[..., rows]`` seconds from the first bit on, infinite where the device never goes on alone.
+        known: ``[...]`` what the best option would cost on average if the bandwidth were known, or what it costs as it
+            is where that was not asked for.
+    """
+
+    costs: np.ndarray
+    patience: np.ndarray
+    known: np.ndarray
+
+
 @dataclass(frozen=True)
 class Planned(Policy[Tree]):
     """Take the option that is cheapest over the forecast, with the patience that suits it.
 
     ``seen.link``: ``up_mbps``, ``down_mbps``, ``rtt_seconds``, each ``[n]`` where somebody monitors the link; what is
     not there is believed from :meth:`learn`. ``seen.queue``, seconds of work in the cloud; ``seen.traits["time"]``,
-    seconds on any clock. Before the first stage it asks with a plan, or goes on where the device alone is best; at later
-    stages it stops. A move holds one plan: where the items of an array want different ones, the plan is that of the first
-    that asks, and :meth:`wanted` tells all.
+    seconds on any clock. Before the first stage it asks with a plan, or goes on where the device alone is best; at
+    later stages it stops. A move holds one plan: where the items of an array want different ones, the plan is that of
+    the first that asks, and :meth:`wanted` tells all.
 
     State: the forecast's; ``last`` (int64 scalar, the row last used, -1: none); ``rtt`` (float64 scalar); once given
     options ``table``, their columns ``[rows]`` float64, and ``radio`` ``[4]``. Without options it never asks.
@@ -67,7 +83,7 @@ class Planned(Policy[Tree]):
     objective: Objective = "latency"
     rescue: bool = True
     waste: float = 0.1
-    trust: float = 0.5
+    trust: float = 0.8
     stay: float = 0.02
     informs: float = 6.0
     stall_seconds: float = 5.0
@@ -94,40 +110,42 @@ class Planned(Policy[Tree]):
         Args:
             options: what a request may cost.
             radio: what sending costs.
-            codecs: by the names in the options; needed only by who carries the plans out.
+            codecs: by the names in the options, no two alike: a plan is told by them.
 
         Raises:
             ConfigError: a codec that has no such name here.
         """
-        named = options if codecs is not None else None
-        plans = tuple(Plan(cut, None, exit) for cut, exit in zip(options.cut, options.exit, strict=True))
-        part = replace(self, plans=plans if named is None else named.plans(codecs or {}))
+        part = replace(self, plans=options.plans(codecs or {}))
         return Held(part, {**self.init(), "table": tabled(options), "radio": figures(radio)})
 
     def choose(self, state: Tree, seen: Seen, key: Key) -> tuple[Tree, Move]:
         """Ask with a plan or go on, item by item; it remembers nothing, :meth:`learn` does."""
         if seen.stage or "table" not in state:
             return state, unanswered(seen) or Move.sure(np.full(seen.size, Action.STOP), "answered here")
-        rows, patience, _ = self._weighed(state, seen)
+        weighed = self.weigh(state, seen)
+        rows = self.taken(weighed.costs, np.broadcast_to(state["last"], (seen.size,)))
+        return state, self.move(state, rows, weighed.patience)
+
+    def move(self, state: Tree, rows: np.ndarray, patience: np.ndarray) -> Move:
+        """The move that carries out these rows ``[n]``, with the patience ``[n, rows]`` of each."""
         asks = state["table"]["up_bytes"][rows] > 0
-        move = np.where(asks, Action.ASK, Action.GO).astype(np.int8)
-        at = int(asks.argmax()) if seen.size else 0
-        if not seen.size:
-            return state, Move.sure(move, "nothing to plan")
-        plan = self.plans[int(rows[at])]
-        waited = float(patience[at])
-        plan = Plan(plan.cut, plan.codec, plan.exit, waited if asks[at] else math.inf)
-        return state, Move(move, np.ones(seen.size), f"least {self.objective} of {len(self.plans)} plans", plan=plan)
+        why = f"least {self.objective} of {len(self.plans)} plans"
+        action = np.where(asks, Action.ASK, Action.GO).astype(np.int8)
+        if not len(rows):
+            return Move.sure(action, why)
+        at = int(asks.argmax())
+        row = int(rows[at])
+        plan = self.plans[row]
+        return Move.sure(action, why, plan=Plan(plan.cut, plan.codec, plan.exit, float(patience[at, row])))
 
     def wanted(self, state: Tree, seen: Seen) -> np.ndarray:
         """The row of the best option of every item, ``[n]``."""
-        return self._weighed(state, seen)[0]
+        return self.taken(self.weigh(state, seen).costs, np.broadcast_to(state["last"], (seen.size,)))
 
     def probe(self, state: Tree, seen: Seen) -> np.ndarray:
         """Whether a probe of :data:`PROBE_BYTES` is worth sending after these requests, ``[n]`` bool."""
-        rates, _ = self._forecast(state, seen)
-        best, worth = self._weighed(state, seen)[2]
-        return self.probes(worth, best, rates[..., 1], state["radio"])
+        rates, _ = self.foreseen(state, seen)
+        return self.probes(self.weigh(state, seen, True), rates[..., 1], state["radio"], self.waits(state, seen))
 
     def learn(self, state: Tree, seen: Seen, move: Move, reward: Array) -> Tree:
         """Hear what transfers and probes took, one after the other.
@@ -146,88 +164,89 @@ class Planned(Policy[Tree]):
             after = self.forecast.heard(after, after["time"] if np.isnan(time) else time, known_["up_mbps"][i])
             if not np.isnan(rtt := known_["rtt_seconds"][i]):
                 after["rtt"] = 0.8 * after["rtt"] + 0.2 * rtt
-        if seen.size and "table" in state and (row := self._row(state, move)) is not None:
+        if seen.size and "table" in state and (row := self.row(state, move)) is not None:
             after["last"] = np.array(row)
         return {name: value if isinstance(value, Mapping) else np.asarray(value) for name, value in after.items()}
 
     def weighed(
-        self, table: Mapping[str, Array], radio: Array, rates: Array, chances: Array, waits: Array, last: Array
-    ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """The core, over links and devices of any shape ``[...]``.
+        self,
+        table: Mapping[str, Array],
+        radio: Array,
+        rates: Array,
+        chances: Array,
+        waits: Array,
+        probing: bool = True,
+    ) -> Weighed:
+        """What every option is expected to cost, over links and devices of any shape ``[...]``.
 
         Args:
             table: columns ``[..., rows]``.
             radio: ``[..., 4]`` or ``[4]``, as of :func:`figures`.
             rates, chances: ``[..., nodes]`` forecast: Mbit/s and probabilities.
             waits: ``[...]`` round trip and queue, seconds.
-            last: ``[...]`` the row last used; -1 none.
-
-        Returns:
-            rows ``[...]``; patience ``[...]`` seconds from the first bit on; (the cost of the chosen row, and what knowing
-            the bandwidth is worth) each ``[...]``.
+            probing: whether what knowing the bandwidth is worth is needed, too.
         """
-        weights, rates = chances[..., None, :], rates[..., None, :]
+        energy, price = self.objective == "energy", self.objective == "price"
+        rates = rates[..., None, :]
         sends = table["up_bytes"] > 0
         # In an outage nothing passes, however little it is.
         stalls = self.stall_seconds * (rates <= 1.001 * PLACES[0])
         up = np.minimum(table["up_bytes"][..., None] * 8e-6 / rates + sends[..., None] * stalls, LONGEST_SECONDS)
         wait = (sends * (waits[..., None] + table["cloud_seconds"]))[..., None]
         took = up + wait
-        energy = self.objective == "energy"
+        up_watts, _, tail_watts, tail_seconds = (radio[..., i, None, None] for i in range(4))
+        cost = took
         if energy:
-            up_watts, _, tail_watts, tail_seconds = (radio[..., i, None, None] for i in range(4))
             tail = tail_watts * (np.minimum(wait, tail_seconds) + np.minimum(self.gap_seconds, tail_seconds))
             cost = up * up_watts + sends[..., None] * tail
-        else:
-            cost = took
-        if self.objective == "price":
-            cost = np.broadcast_to(table["dollars"][..., None] + 1e-12 * took, took.shape)
-        patience = np.full(cost.shape[:-1], math.inf)
-        mean = (cost * weights).sum(-1)
-        if self.rescue and self.objective != "price":
+        elif price:
+            cost = table["dollars"][..., None] + 1e-12 * took
+        patience = np.full(took.shape[:-1], math.inf)
+        mean = np.einsum("...kq,...q->...k", cost, chances)
+        if self.rescue and not price:
             rest = table["rest_joules" if energy else "rest_seconds"][..., None]
+            slow = up[..., SLOW, None]
             for times in _WAITS[energy:]:
-                limit = times * up[..., SLOW, None] + (_JITTER * wait if times else 0.0)
+                limit = times * slow + _JITTER * wait if times else np.zeros_like(slow)
                 if energy:
                     rental = rest / np.maximum(up_watts, 1e-9)
-                    limit = np.clip(limit, self.trust * rental + _JITTER * wait, rental / self.trust + _JITTER * wait)
-                if energy:
-                    late = np.minimum(up, limit) * up_watts + tail + rest
+                    limit = np.minimum(np.maximum(times * slow, self.trust * rental), rental / self.trust)
+                    limit = limit + _JITTER * wait
+                    late = np.minimum(up, limit) * up_watts + (tail + rest)
                 else:
-                    spent = np.minimum(np.maximum(took - limit, 0.0), rest)
-                    late = limit + (1 + self.waste) * spent
-                each = (np.where(took > limit, late, cost) * weights).sum(-1)
+                    late = limit + (1 + self.waste) * np.minimum(np.maximum(took - limit, 0.0), rest)
+                each = np.einsum("...kq,...q->...k", np.where(took > limit, late, cost), chances)
                 better = sends & (each < mean)
-                mean = np.where(better, each, mean)
-                patience = np.where(better, limit[..., 0], patience)
+                mean, patience = np.where(better, each, mean), np.where(better, limit[..., 0], patience)
         own, early = ("device_joules", "early_joules") if energy else ("device_seconds", "early_seconds")
         share = table["early_share"]
-        if self.objective == "price":
-            base, first = 0.0, 0.0
-        else:
-            base, first = table[own], share * table[early]
-        total = first + (1 - share) * (base + mean)
-        rows = total.argmin(-1)
-        best = np.take_along_axis(total, rows[..., None], -1)[..., 0]
-        held = np.take_along_axis(total, np.maximum(last, 0)[..., None], -1)[..., 0]
-        keep = (last >= 0) & (held <= (1 + self.stay) * best)
-        rows = np.where(keep, last, rows)
-        if self.objective == "price":
-            worth = np.zeros_like(best)
-        else:
-            exact = first[..., None] + (1 - share[..., None]) * (base[..., None] + cost)
-            worth = np.maximum(best - (exact.min(-2) * chances).sum(-1), 0.0)
-        return rows, np.take_along_axis(patience, rows[..., None], -1)[..., 0], (best, worth)
+        base, first = (0.0 * share, 0.0 * share) if price else (table[own], share * table[early])
+        found = first + (1 - share) * (base + mean)
+        if not probing:
+            return Weighed(found, patience, found.min(-1))
+        exact = first[..., None] + (1 - share[..., None]) * (base[..., None] + cost)
+        return Weighed(found, patience, (exact.min(-2) * chances).sum(-1))
 
-    def probes(self, worth: Array, best: Array, mbps: Array, radio: Array) -> np.ndarray:
+    def taken(self, costs: Array, last: Array) -> np.ndarray:
+        """The row of the least cost ``[..., rows]``, or the last one where it costs hardly more."""
+        rows = costs.argmin(-1)
+        if not (last >= 0).any():
+            return np.asarray(rows)
+        flat = costs.reshape(-1, costs.shape[-1])
+        held = flat[np.arange(len(flat)), np.maximum(last, 0).reshape(-1)].reshape(rows.shape)
+        return np.asarray(np.where((last >= 0) & (held <= (1 + self.stay) * costs.min(-1)), last, rows))
+
+    def probes(self, weighed: Weighed, mbps: Array, radio: Array, waits: Array) -> np.ndarray:
         """Whether a probe pays, ``[...]`` bool; where only time counts it must be worth a hundredth of a request."""
+        best = weighed.costs.min(-1)
+        worth = self.informs * np.maximum(best - weighed.known, 0.0)
         if self.objective != "energy":
-            return np.asarray(self.informs * worth > 0.03 * best)
+            return np.asarray((worth > 0.03 * best) & (self.objective == "latency"))
         seconds = PROBE_BYTES * 8e-6 / mbps
-        joules = seconds * radio[..., 0] + radio[..., 2] * np.minimum(radio[..., 3], self.gap_seconds)
-        return np.asarray(self.informs * worth > joules)
+        tail = radio[..., 2] * np.minimum(radio[..., 3], self.gap_seconds + waits)
+        return np.asarray(worth > seconds * radio[..., 0] + tail)
 
-    def _forecast(self, state: Tree, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
+    def foreseen(self, state: Tree, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
         """Mbit/s and probabilities, each ``[n, nodes]``."""
         time = column((seen.traits or {}).get("time"), seen.size)
         time = np.where(np.isnan(time), state["time"], time)
@@ -237,16 +256,18 @@ class Planned(Policy[Tree]):
         rates, chances = self.forecast.ahead(state, time)
         return rates, chances
 
-    def _weighed(self, state: Tree, seen: Seen) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        rates, chances = self._forecast(state, seen)
-        link = seen.link or {}
-        waits = column(link.get("rtt_seconds"), seen.size) if "rtt_seconds" in link else np.full(seen.size, state["rtt"])
-        if seen.queue is not None:
-            waits = waits + column(seen.queue, seen.size)
-        last = np.broadcast_to(state["last"], (seen.size,))
-        return self.weighed(state["table"], state["radio"], rates, chances, waits, last)
+    def weigh(self, state: Tree, seen: Seen, probing: bool = False) -> Weighed:
+        """What every option is expected to cost every item, ``[n, rows]``."""
+        rates, chances = self.foreseen(state, seen)
+        return self.weighed(state["table"], state["radio"], rates, chances, self.waits(state, seen), probing)
 
-    def _row(self, state: Tree, move: Move) -> int | None:
+    def waits(self, state: Tree, seen: Seen) -> np.ndarray:
+        """Round trip and queue of every item, seconds ``[n]``."""
+        link = seen.link or {}
+        waits = column(link["rtt_seconds"], seen.size) if "rtt_seconds" in link else np.full(seen.size, state["rtt"])
+        return waits if seen.queue is None else waits + column(seen.queue, seen.size)
+
+    def row(self, state: Tree, move: Move) -> int | None:
         """The row of a move's plan, or that of the device alone; None where it is not of this table."""
         if (np.asarray(move.action) == Action.ASK).any():
             plan = replace(move.plan, patience=math.inf)

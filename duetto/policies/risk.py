@@ -67,7 +67,7 @@ class RiskControlled(Policy[Mapping[str, Any]]):
 
     def init(self) -> Mapping[str, Any]:
         """Not fitted: always asks."""
-        return {"inner": self.inner.init(), **self._promise(np.zeros(0), math.inf, math.nan, True, True)}
+        return {"inner": self.inner.init(), **self.told(np.zeros(0), math.inf, math.nan, True, True)}
 
     def fit(self, outcomes: Outcomes) -> Held[Mapping[str, Any]]:
         """Choose the threshold on calibration users; where ``outcomes.users`` is None, every item is a user.
@@ -82,7 +82,7 @@ class RiskControlled(Policy[Mapping[str, Any]]):
         for name, quality in (("small", outcomes.small), ("large", outcomes.large)):
             if quality.min() < 0 or quality.max() > 1:
                 raise DataError(f"qualities of the {name} model outside 0..1", "scale them: a bound needs a range")
-        users = _numbered(outcomes)
+        users = numbered(outcomes)
         fit, inner = getattr(self.inner, "fit", None), self.inner.init()
         if fit is not None:
             count = int(users.max()) + 1
@@ -99,7 +99,7 @@ class RiskControlled(Policy[Mapping[str, Any]]):
         scores = np.asarray(self.inner.scores(inner, outcomes.seen), np.float64)
         at, gaps = descend(scores, outcomes.gain, users, self.terms.passes, rising=self.promise == "expected")
         kept = float((scores >= at).mean())
-        told = self._promise(gaps, at, kept, outcomes.users is not None, outcomes.judged)
+        told = self.told(gaps, at, kept, outcomes.users is not None, outcomes.judged)
         return Held(self, {"inner": inner, **told})
 
     def choose(self, state: Mapping[str, Any], seen: Seen, key: Key) -> tuple[Mapping[str, Any], Move]:
@@ -115,7 +115,8 @@ class RiskControlled(Policy[Mapping[str, Any]]):
         assert isinstance(self.inner, Scored)
         return self.inner.scores(state["inner"], seen)
 
-    def _promise(self, gaps: np.ndarray, at: float, kept: float, by_user: bool, labelled: bool) -> Mapping[str, Any]:
+    def told(self, gaps: np.ndarray, at: float, kept: float, by_user: bool, labelled: bool) -> Mapping[str, Any]:
+        """The threshold ``at``, and what :func:`promised` tells of it: users' ``gaps``, the share of answers kept."""
         terms, always = self.terms, math.isinf(at)
         worst = terms.worst_user or 1.0
         if self.promise == "approximate" and self.worst_user is None:
@@ -181,7 +182,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _numbered(outcomes: Outcomes) -> np.ndarray:
+def numbered(outcomes: Outcomes) -> np.ndarray:
     """``[n]`` whose item each is, 0..u-1 in an order that tells nothing about them."""
     if outcomes.users is None:
         count, which = len(outcomes), np.arange(len(outcomes))

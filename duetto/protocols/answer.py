@@ -66,9 +66,10 @@ async def answer(
         online: whether the device believes it has a connection; policies of availability read it.
         known: what else the policy sees of this one item: features, link, queue, battery, budget, traits.
         reward: from the own answer and the peer's (trees with ``logits``) to what the policy learns from its last move;
-            NaN where the peer was not asked or heard. The policy then also sees what the question cost, as the traits
-            ``seconds``, ``up_bytes``, ``down_bytes`` and ``compute_seconds``. See the policy for what it takes, and
-            :func:`disagreement`. None teaches it nothing.
+            NaN where the peer was not asked or heard. The policy then also sees, as traits, what the question took:
+            ``seconds``, ``up_bytes``, ``down_bytes``, ``compute_seconds``, ``up_mbps``, ``rtt_seconds`` (NaN where not
+            known) and the ``time`` on the loop's clock. See the policy for what it takes, and :func:`disagreement`.
+            None teaches it nothing.
 
     Raises:
         Unanswered: no model here and no peer that answered.
@@ -190,7 +191,11 @@ class _Walk:
         if self.reward is None:
             return
         told = {"seconds": cost.seconds, "up_bytes": cost.up_bytes, "down_bytes": cost.down_bytes}
-        told["compute_seconds"] = metrics.get("compute_seconds", np.nan)
+        computed = told["compute_seconds"] = metrics.get("compute_seconds", np.nan)
+        sending = metrics.get("up_seconds", cost.seconds)  # of what was given up, all of it
+        told["up_mbps"] = cost.up_bytes * 8e-6 / sending if cost.up_bytes and sending > 0 else np.nan
+        told["rtt_seconds"] = max(0.0, cost.seconds - sending - computed) if "up_seconds" in metrics else np.nan
+        told["time"] = asyncio.get_running_loop().time()
         traits = {**(seen.traits or {}), **{name: np.array([value], np.float64) for name, value in told.items()}}
         value = np.nan if said is None else self.reward(self.own, said)
         self.policy.learn(replace(seen, traits=traits), move, np.array([value], np.float64))

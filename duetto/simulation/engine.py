@@ -460,7 +460,7 @@ class _World:
             return Reply(peer.name, failure=f"{peer.name} is offline")
         self.jobs.add(job)
         try:
-            await self._carry(asker, peer, job.tree, spent)
+            up_seconds = await self._carry(asker, peer, job.tree, spent)
         except BaseException:
             self.jobs.drop(job)  # it never arrived
             raise
@@ -490,24 +490,28 @@ class _World:
         await self._carry(peer, asker, answer, spent)
         assert job.read is not None
         version = int(job.read.get("version", 0))
-        return Reply(peer.name, answer, version=version, metrics={"compute_seconds": seconds})
+        metrics = {"compute_seconds": seconds} | (
+            {"up_seconds": up_seconds} if asker.link and peer is not asker else {}
+        )
+        return Reply(peer.name, answer, version=version, metrics=metrics)
 
     def _abandoned(self, peer: _Member, job: Job) -> None:
         """What was asked for is done even if the asker has gone."""
         self.jobs.finish(job)
         self._let_go(peer)
 
-    async def _carry(self, sender: _Member, receiver: _Member, tree: Tree, spent: list[Cost]) -> None:
-        """Move a tree up the sender's link and down the receiver's; the cloud has none, and oneself is here."""
-        if sender is receiver:
-            return
-        if sender.link:
-            await self._cross(sender, "up", tree, spent)
-        if receiver.link:
-            await self._cross(receiver, "down", tree, spent)
+    async def _carry(self, sender: _Member, receiver: _Member, tree: Tree, spent: list[Cost]) -> float:
+        """Move a tree up the sender's link and down the receiver's; the cloud has none, and oneself is here.
 
-    async def _cross(self, device: _Member, direction: Direction, tree: Tree, spent: list[Cost]) -> None:
-        """Move a tree over a device's link; each direction carries one message after the other."""
+        Returns the seconds on air.
+        """
+        if sender is receiver:
+            return 0.0
+        seconds = await self._cross(sender, "up", tree, spent) if sender.link else 0.0
+        return seconds + (await self._cross(receiver, "down", tree, spent) if receiver.link else 0.0)
+
+    async def _cross(self, device: _Member, direction: Direction, tree: Tree, spent: list[Cost]) -> float:
+        """Move a tree over a device's link, in so many seconds on air; a direction carries one after the other."""
         link = device.link
         assert link is not None
         nbytes, delay = trees.size(trees.spec(tree)), link.rtt_seconds / 2
@@ -530,6 +534,7 @@ class _World:
             finally:
                 spent[0] += self._carried(direction, nbytes, last - begin, quiet)
         await self._until(arrival)
+        return last - begin
 
     def _carried(self, direction: Direction, nbytes: int, seconds: float, quiet: float) -> Cost:
         """What so many bytes in so many seconds on air cost, ``quiet`` seconds after the transfer before."""

@@ -4,6 +4,7 @@ from duetto.training.augment import Affine, Crop
 from duetto.training.auto import Auto
 from duetto.training.client import Client
 from duetto.training.cohort import Cohort
+from duetto.training.joint import EveryExit, SelfDistil
 from duetto.training.losses import CrossEntropy, Distil, Drift, Proximal
 from duetto.training.optimisers import SGD, Adam
 from duetto.training.processes import Processes
@@ -22,10 +23,17 @@ __all__ = [
     "CrossEntropy",
     "Distil",
     "Drift",
+<<<<<<< HEAD
     "Imitate",
     "Processes",
     "Proximal",
     "Rated",
+=======
+    "EveryExit",
+    "Processes",
+    "Proximal",
+    "SelfDistil",
+>>>>>>> origin/HEAD
     "Sequential",
     "Tune",
 ]

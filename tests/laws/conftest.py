@@ -21,6 +21,7 @@ from duetto.aggregation import CentredClip, GeometricMedian, Krum, Mean, Median,
 from duetto.codecs import QSGD, Feedback, PowerSGD, Quantise, RandomK, Sign, TopK, Zstd
 from duetto.policies import (
     OPINIONS,
+    Anytime,
     Audited,
     Balanced,
     Boosted,
@@ -34,6 +35,8 @@ from duetto.policies import (
     Dual,
     Ensemble,
     EpsilonGreedy,
+    ExitOrCut,
+    Exits,
     KCentre,
     LearnedCascade,
     LearnedGain,
@@ -107,6 +110,18 @@ EXAMPLES: dict[type, list[Any]] = {
         RiskControlled(Threshold(0.5, "margin"), "confident", 0.45, delta=0.3),
         RiskControlled(Threshold(0.5, "energy"), "approximate", 0.3, worst_user=0.2),
         RiskControlled(Threshold(0.5), "quantile", 0.01),
+    ],
+    Exits: [
+        Exits(RiskControlled(Calibrated(), "expected", 0.4)),
+        Exits(RiskControlled(Threshold(0.5, "margin"), "approximate", 0.3, worst_user=0.2)),
+    ],
+    Anytime: [
+        Anytime(Exits(RiskControlled(Threshold(0.5), "expected", 0.4)), 0.1, ((1, 0.05), (2, 0.2))),
+        Anytime(Threshold(0.5), 1.0, ()),
+    ],
+    ExitOrCut: [
+        ExitOrCut(Threshold(0.5)),
+        ExitOrCut(Threshold(2.0), exits=Exits(RiskControlled(Calibrated(), "expected", 0.4))),
     ],
     Audited: [
         Audited(RiskControlled(Threshold(0.5), "expected", 0.4), 0.1, share=0.3, step=0.1),

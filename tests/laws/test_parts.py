@@ -7,10 +7,10 @@ from typing import Any, get_origin
 
 import pytest
 
-from duetto.policies import Boosted, Logistic, Neighbours, Network, Tier
+from duetto.policies import Boosted, Jumps, Logistic, Neighbours, Network, Tier
 from duetto.types import Aggregator, Codec, Policy
 
-BELOW = (Boosted, Logistic, Neighbours, Network, Tier)  # what parts are made of
+BELOW = (Boosted, Jumps, Logistic, Neighbours, Network, Tier)  # what parts are made of
 
 
 def test_every_part_has_an_example(without_example: list[str]) -> None:

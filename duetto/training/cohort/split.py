@@ -165,8 +165,8 @@ def _parts(traced: fx.GraphModule) -> Split:
 
 def _kind(traced: fx.GraphModule, node: fx.Node) -> str:
     """Of an operation: "rows" has no parameters; "dense", "stacked"; "turn" has parameters otherwise."""
-    if node.op == "get_attr":
-        return "turn"
+    if node.op == "get_attr" or any(each.op == "get_attr" for each in node.all_input_nodes):
+        return "turn"  # a parameter has no rows, so it cannot be gathered beside features
     if node.op != "call_module":
         return "rows"
     layer = traced.get_submodule(str(node.target))
