@@ -11,11 +11,8 @@ from duetto.models.staged import Half, Staged, stage
 from duetto.models.zoo import Chained, Conv, Inception, Mlp, Mobile, Residual, Speech, Text, Vit
 
 __all__ = [
-<<<<<<< HEAD
     "Bottlenecked",
-=======
     "Branched",
->>>>>>> origin/HEAD
     "Chained",
     "Conv",
     "Exit",
@@ -35,10 +32,7 @@ __all__ = [
     "Vit",
     "attached",
     "embedded",
-<<<<<<< HEAD
-    "fitting_cuts",
-=======
     "evenly",
->>>>>>> origin/HEAD
+    "fitting_cuts",
     "stage",
 ]

@@ -13,7 +13,6 @@ from duetto.training.sequential import Sequential
 from duetto.training.tune import Tune
 
 __all__ = [
-    "SGD",
     "Adam",
     "Affine",
     "Auto",
@@ -23,17 +22,13 @@ __all__ = [
     "CrossEntropy",
     "Distil",
     "Drift",
-<<<<<<< HEAD
+    "EveryExit",
     "Imitate",
     "Processes",
     "Proximal",
     "Rated",
-=======
-    "EveryExit",
-    "Processes",
-    "Proximal",
+    "SGD",
     "SelfDistil",
->>>>>>> origin/HEAD
     "Sequential",
     "Tune",
 ]
