@@ -1,5 +1,6 @@
-"""Small and large models: the zoo, the skill of answering with one, cutting one, and what else the cloud teaches."""
+"""Small and large models: the zoo, the skill of answering, cuts, learned bottlenecks, what else the cloud teaches."""
 
+from duetto.models.bottleneck import Bottlenecked, fitting_cuts
 from duetto.models.embedding import embedded
 from duetto.models.exits import Branched, Exit, attached, evenly
 from duetto.models.mixture import Mixture
@@ -10,6 +11,7 @@ from duetto.models.staged import Half, Staged, stage
 from duetto.models.zoo import Chained, Conv, Inception, Mlp, Mobile, Residual, Speech, Text, Vit
 
 __all__ = [
+    "Bottlenecked",
     "Branched",
     "Chained",
     "Conv",
@@ -31,5 +33,6 @@ __all__ = [
     "attached",
     "embedded",
     "evenly",
+    "fitting_cuts",
     "stage",
 ]

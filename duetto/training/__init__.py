@@ -8,11 +8,11 @@ from duetto.training.joint import EveryExit, SelfDistil
 from duetto.training.losses import CrossEntropy, Distil, Drift, Proximal
 from duetto.training.optimisers import SGD, Adam
 from duetto.training.processes import Processes
+from duetto.training.rate import Imitate, Rated
 from duetto.training.sequential import Sequential
 from duetto.training.tune import Tune
 
 __all__ = [
-    "SGD",
     "Adam",
     "Affine",
     "Auto",
@@ -23,8 +23,11 @@ __all__ = [
     "Distil",
     "Drift",
     "EveryExit",
+    "Imitate",
     "Processes",
     "Proximal",
+    "Rated",
+    "SGD",
     "SelfDistil",
     "Sequential",
     "Tune",
