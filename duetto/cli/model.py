@@ -94,9 +94,8 @@ def named(text: str, inputs: Path | None = None, shape: str | None = None) -> Na
 
 def _imported(module: str, attribute: str, text: str) -> Any:
     """A Net or a module."""
-    from torch import nn
-
     from duetto.models import Net
+    from duetto.models.staged import Module
 
     if "" not in sys.path:
         sys.path.insert(0, "")  # a module beside where the command is given, as `python -m` finds it
@@ -104,9 +103,9 @@ def _imported(module: str, attribute: str, text: str) -> Any:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{text!r} cannot be imported ({error})", "name it as MODULE:NAME") from error
-    if not isinstance(found, Net | nn.Module) and callable(found):
+    if not isinstance(found, Net | Module) and callable(found):
         found = found()
-    if not isinstance(found, Net | nn.Module):
+    if not isinstance(found, Net | Module):
         raise ConfigError(f"{text!r} is a {type(found).__name__}", "name a Net, a module, or a function giving one")
     return found
 

@@ -75,8 +75,6 @@ def plan(
     as_json: running.Json = False,
 ) -> None:
     """Where to cut a model, beside the device alone and the cloud alone, with the verdict."""
-    import torch
-
     from duetto.evaluation import plot
     from duetto.models import stage
     from duetto.programs import plan as planning
@@ -96,13 +94,12 @@ def plan(
     with console.stoppable("stopped"), console.Progressing() as progress:
         progress(f"staging {name}", 0, 1)
         found = model.named(name, inputs, shape)
-        rows = torch.as_tensor(found.inputs)
-        staged = stage(found.module, rows[:1], proof="stages")
+        staged = stage(found.module, found.inputs[:1], proof="stages")
         given = planning.input_of(found.net, found.inputs, found.real)
         progress("coding what crosses each cut", 0, 1)
         seconds = own if measured is None else measured.predicted(staged.stages)
         (entry,) = staged.graph.inputs
-        costs = planning.costed(staged, {entry: np.asarray(found.inputs)}, seconds, there, names=tuple(codec))
+        costs = planning.costed(staged, {entry: found.inputs}, seconds, there, names=tuple(codec))
         made = planning.planned(
             costs,
             given,

@@ -7,7 +7,6 @@ import platform
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from duetto.cli import console, model, running
@@ -32,83 +31,53 @@ def profile(
     as_json: running.Json = False,
 ) -> None:
     """Measure what operations take on this machine, and fit a regression for each kind of them."""
-    import torch
-
     from duetto.models import costs, stage
 
-    stages: list[Any] = []
-    seconds: list[float] = []
     with console.stoppable("stopped; nothing was written"), console.Progressing() as progress:
-        nets = _nets()
-        for i, (net, rows) in enumerate(nets):
-            progress("measuring", i, len(nets))
-            staged = stage(net, rows, proof="stages")
-            stages += staged.stages
-            seconds += costs.measured(staged, {"x": rows.numpy()}, repeats).tolist()
-        fitted = costs.fitted(stages, np.maximum(seconds, 1e-9).tolist())
+        here = costs.profiled(repeats, lambda done, of: progress("measuring", done, of))
         found: dict[str, Any] = {
             "format": 1,
-            "machine": f"{platform.node()}, {platform.machine()}, torch {torch.__version__}",
-            "threads": torch.get_num_threads(),
-            "stages": len(stages),
-            "seconds": {name: list(each) for name, each in fitted.seconds.items()},
+            "machine": f"{platform.node()}, {platform.machine()}",
+            "torch": here.torch,
+            "threads": here.threads,
+            "stages": here.stages,
+            "seconds": {name: list(each) for name, each in here.regression.seconds.items()},
+            "median_error": here.error,
         }
-        shares = np.abs(fitted.predicted(stages) - seconds) / np.maximum(seconds, 1e-9)
-        found["median_error"] = float(np.median(shares))
         if check:
             progress(f"measuring {check}", 0, 1)
             named = model.named(check)
-            rows = torch.as_tensor(named.inputs[:1])
-            staged = stage(named.module, rows, proof="stages")
-            took = costs.measured(staged, {"x": rows.numpy()}, repeats).sum()
+            staged = stage(named.module, named.inputs[:1], proof="stages")
+            (entry,) = staged.graph.inputs
             found["check"] = {
                 "model": check,
-                "measured_seconds": float(took),
-                "predicted_seconds": float(fitted.predicted(staged.stages).sum()),
+                "measured_seconds": float(costs.measured(staged, {entry: named.inputs[:1]}, repeats).sum()),
+                "predicted_seconds": float(here.regression.predicted(staged.stages).sum()),
             }
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if as_json:
         console.emit(found | {"file": str(out)})
         return
+    _show(found, out)
+
+
+def _show(found: dict[str, Any], out: Path) -> None:
     shown = console.out()
-    shown.print(f"{found['machine']}, {found['threads']} thread(s); {len(stages)} stages measured")
-    for name, (call, flop, byte) in fitted.seconds.items():
+    shown.print(
+        f"{found['machine']}, torch {found['torch']}, {found['threads']} thread(s); {found['stages']} stages measured"
+    )
+    for name, (call, flop, byte) in found["seconds"].items():
         rate = f"{1e-9 / flop:,.1f} GFLOP/s" if flop else "–"
         moved = f"{1e-9 / byte:,.1f} GB/s" if byte else "–"
         shown.print(f"  {name:<12} {call * 1e6:8.1f} us a call  {rate:>16}  {moved:>12}", highlight=False)
     shown.print(f"median error of a stage's prediction: {found['median_error']:.0%}")
-    if check:
-        told = found["check"]
+    if told := found.get("check"):
         measured, predicted = told["measured_seconds"], told["predicted_seconds"]
         shown.print(
-            f"{check}: measured {measured * 1e3:.1f} ms, "
-            f"predicted {predicted * 1e3:.1f} ms ({predicted / measured - 1:+.0%})"
+            f"{told['model']}: measured {measured * 1e3:.1f} ms, predicted {predicted * 1e3:.1f} ms "
+            f"({predicted / measured - 1:+.0%})"
         )
     shown.print(f"written: {out}")
-
-
-def _nets() -> list[tuple[Any, Any]]:
-    """Modules and an input of each: what the regression is fitted to."""
-    import torch
-
-    from duetto.models import Chained, Conv, Inception, Mlp, Mobile, Net, Residual, Text, Vit
-    from duetto.models.net import built
-
-    nets: list[Net] = [
-        Conv((3, 32, 32), 10, (16, 32, 64)),
-        Chained((3, 96, 96), 100, ((48, 7, 2, 3), (3, 2), (96, 3, 1, 1), (3, 2)), (1024, 512)),
-        Residual((3, 64, 64), 10, (16, 32, 64), 2),
-        Residual((3, 128, 128), 100, (32, 64, 128), 2, 7),
-        Mobile((3, 96, 96), 100, ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 2, 2), (6, 64, 2, 2))),
-        Inception((3, 64, 64), 10, 32, (16, 32, 48)),
-        Vit((3, 96, 96), 100, 8, 128, 4, 4),
-        Vit((3, 160, 160), 100, 16, 384, 2, 6),  # weights that fill no cache
-        Text((64,), 2, 2_000, 256, 4, 4),
-        Mlp((784,), 10, (1024, 256)),
-    ]
-    torch.manual_seed(0)
-    rows = [torch.randint(0, 2_000, (1, 64)) if isinstance(net, Text) else torch.randn(1, *net.shape) for net in nets]
-    return [(built(net), x) for net, x in zip(nets, rows, strict=True)]
 
 
 def read(path: Path) -> Any:

@@ -8,7 +8,7 @@ operation counts as much as a long one.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,9 @@ import torch
 
 from duetto.errors import DataError
 from duetto.models.graph import Stage
-from duetto.models.staged import Staged
+from duetto.models.net import Net, built
+from duetto.models.staged import Staged, stage
+from duetto.models.zoo import Chained, Conv, Inception, Mlp, Mobile, Residual, Text, Vit
 from duetto.tree import Tree
 
 OTHER = "other"
@@ -37,11 +39,11 @@ KINDS = {
 }
 
 
-def kind(stage: Stage) -> str:
+def kind(of: Stage) -> str:
     """What a stage is like: a kind of :data:`KINDS`, else "elementwise" or, where nothing moves, "view"."""
-    if stage.work.bytes == 0:
+    if of.work.bytes == 0:
         return "view"
-    return KINDS.get(stage.operation.split(".")[1] if "." in stage.operation else stage.operation, "elementwise")
+    return KINDS.get(of.operation.split(".")[1] if "." in of.operation else of.operation, "elementwise")
 
 
 def measured(net: Staged, inputs: Tree, repeats: int = 7) -> np.ndarray:
@@ -87,9 +89,9 @@ class Regression:
     def predicted(self, stages: Sequence[Stage], rows: int = 1) -> np.ndarray:
         """Seconds of each stage ``[stages]``."""
         found = []
-        for stage in stages:
-            call, flop, byte = self.seconds.get(kind(stage), self.seconds[OTHER])
-            found.append(call + rows * (flop * stage.work.flops + byte * stage.work.bytes))
+        for each in stages:
+            call, flop, byte = self.seconds.get(kind(each), self.seconds[OTHER])
+            found.append(call + rows * (flop * each.work.flops + byte * each.work.bytes))
         return np.array(found)
 
 
@@ -108,8 +110,8 @@ def fitted(stages: Sequence[Stage], seconds: Sequence[float]) -> Regression:
     took = np.asarray(seconds, np.float64)
     if len(stages) < FEW or took.shape != (len(stages),) or not (took > 0).all():
         raise DataError(f"{len(stages)} stages and seconds of shape {took.shape}", f"measure {FEW} stages at least")
-    features = np.array([(1.0, stage.work.flops, stage.work.bytes) for stage in stages])
-    kinds = np.array([kind(stage) for stage in stages])
+    features = np.array([(1.0, each.work.flops, each.work.bytes) for each in stages])
+    kinds = np.array([kind(each) for each in stages])
     scale = np.maximum(features.max(axis=0), 1e-30)
 
     def fit(rows: np.ndarray) -> tuple[float, float, float]:
@@ -121,3 +123,54 @@ def fitted(stages: Sequence[Stage], seconds: Sequence[float]) -> Regression:
     names = [name for name in dict.fromkeys(kinds.tolist()) if (kinds == name).sum() >= FEW]
     every = np.ones(len(kinds), bool)
     return Regression({OTHER: fit(every), **{name: fit(kinds == name) for name in names}})
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """What this machine was measured at.
+
+    Attributes:
+        regression: that predicts other networks.
+        error: median over the stages measured of |predicted - measured| as a share of what was measured.
+        stages: how many were measured.
+        torch, threads: its version, and the threads of an operation.
+    """
+
+    regression: Regression
+    error: float
+    stages: int
+    torch: str
+    threads: int
+
+
+def profiled(repeats: int = 7, progress: Callable[[int, int], None] = lambda done, of: None) -> Profiled:
+    """Measure networks of all kinds of the zoo on this machine, and fit the regression to them."""
+    stages: list[Stage] = []
+    seconds: list[float] = []
+    nets = _nets()
+    for i, net in enumerate(nets):
+        progress(i, len(nets))
+        torch.manual_seed(0)
+        rows = torch.randint(0, 1_000, (1, *net.shape)) if isinstance(net, Text) else torch.randn(1, *net.shape)
+        staged = stage(built(net), rows, proof="stages")
+        stages += staged.stages
+        seconds += np.maximum(measured(staged, {"x": rows.numpy()}, repeats), 1e-9).tolist()
+    found = fitted(stages, seconds)
+    errors = np.abs(found.predicted(stages) - seconds) / seconds
+    return Profiled(found, float(np.median(errors)), len(stages), torch.__version__, torch.get_num_threads())
+
+
+def _nets() -> list[Net]:
+    """Small and large, so that weights and activations fit the caches of some of them and not of others."""
+    return [
+        Conv((3, 32, 32), 10, (16, 32, 64)),
+        Chained((3, 96, 96), 100, ((48, 7, 2, 3), (3, 2), (96, 3, 1, 1), (3, 2)), (1024, 512)),
+        Residual((3, 64, 64), 10, (16, 32, 64), 2),
+        Residual((3, 128, 128), 100, (32, 64, 128), 2, 7),
+        Mobile((3, 96, 96), 100, ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 2, 2), (6, 64, 2, 2))),
+        Inception((3, 64, 64), 10, 32, (16, 32, 48)),
+        Vit((3, 96, 96), 100, 8, 128, 4, 4),
+        Vit((3, 160, 160), 100, 16, 384, 2, 6),
+        Text((64,), 2, 1_000, 256, 4, 4),
+        Mlp((784,), 10, (1024, 256)),
+    ]

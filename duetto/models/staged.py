@@ -27,6 +27,9 @@ from duetto.types import Work
 Cut: TypeAlias = int | frozenset[str]
 """Stages that the device computes: the first so many in topological order, or by name."""
 
+Module = nn.Module
+"""What can be staged."""
+
 Example: TypeAlias = Any
 """``[rows, ...]`` of the lone input, a tuple of such for several, or a mapping by the names of forward's arguments."""
 

@@ -490,9 +490,9 @@ class _World:
         await self._carry(peer, asker, answer, spent)
         assert job.read is not None
         version = int(job.read.get("version", 0))
-        metrics = {"compute_seconds": seconds} | (
-            {"up_seconds": up_seconds} if asker.link and peer is not asker else {}
-        )
+        metrics = {"compute_seconds": seconds}
+        if asker.link and peer is not asker:
+            metrics["up_seconds"] = up_seconds
         return Reply(peer.name, answer, version=version, metrics=metrics)
 
     def _abandoned(self, peer: _Member, job: Job) -> None:
