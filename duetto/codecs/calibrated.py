@@ -22,6 +22,7 @@ import numpy as np
 
 from duetto import tree as trees
 from duetto.codecs.leaves import FLOATS, OTHERS, floating
+from duetto.codecs.packing import packed, unpacked
 from duetto.errors import ConfigError, DataError, WireError
 from duetto.tree import Shaped, Spec, Tree
 from duetto.types import Codec, Domain, Key
@@ -70,7 +71,7 @@ class Ranged(Codec[Tree]):
             ConfigError: a branch, in place of a leaf, that looks like a coded one; a floating dtype of no wire format.
         """
         known = self._known
-        return state, _walked(tree, "", lambda leaf, pointer: self._encoded(leaf, pointer, known), self._refused)
+        return state, walked(tree, "", lambda leaf, pointer: self._encoded(leaf, pointer, known), self._refused)
 
     def decode(self, tree: Tree) -> Tree:
         """Leaves of the shapes and dtypes that went in; bits and ranges must be those of the encoder.
@@ -86,10 +87,10 @@ class Ranged(Codec[Tree]):
             return leaf
 
         def coded(branch: Mapping[str, Any], pointer: str) -> Any:
-            read = _read(branch) if pointer in known else None
-            return None if read is None else self._decoded(np.asarray(read[0]), read[1], read[2], known[pointer])
+            found = read(branch) if pointer in known else None
+            return None if found is None else self._decoded(*found, known[pointer])
 
-        return _walked(tree, "", plain, coded)
+        return walked(tree, "", plain, coded)
 
     def becomes(self, spec: Spec) -> Spec:
         """The spec of the coded tree; shapes fix it always."""
@@ -99,9 +100,9 @@ class Ranged(Codec[Tree]):
             if pointer not in known or not leaf.shape or leaf.dtype not in FLOATS:
                 return leaf
             fill = -leaf.shape[-1] % self._each
-            return {_named(leaf.dtype, fill): Shaped((*leaf.shape[:-1], (leaf.shape[-1] + fill) // self._each), "uint8")}
+            return {named(leaf.dtype, fill): Shaped((*leaf.shape[:-1], (leaf.shape[-1] + fill) // self._each), "uint8")}
 
-        return _walked(spec, "", form, self._refused)
+        return walked(spec, "", form, self._refused)
 
     def error(self, tree: Tree) -> dict[str, float]:
         """The most that a value of each coded leaf of this tree is off: pointer -> distance, in the leaf's unit.
@@ -123,7 +124,7 @@ class Ranged(Codec[Tree]):
         """
         known = self._known
         pairs = ((pointer, np.asarray(leaf)) for pointer, leaf in trees.leaves(tree) if floating(leaf))
-        return {p: _quantised(leaf, p, *known[p], self._levels) for p, leaf in pairs if p in known}
+        return {p: quantised(leaf, p, *known[p], self._levels) for p, leaf in pairs if p in known}
 
     @property
     def _known(self) -> dict[str, tuple[float, float]]:
@@ -144,34 +145,33 @@ class Ranged(Codec[Tree]):
         leaf = np.asarray(leaf)
         if leaf.dtype.name not in FLOATS:
             raise ConfigError(f"a leaf of dtype {leaf.dtype}", f"use one of {', '.join(FLOATS)}")
-        codes = _quantised(leaf, pointer, *known[pointer], self._levels)
+        codes = quantised(leaf, pointer, *known[pointer], self._levels)
         fill = -leaf.shape[-1] % self._each
-        return {_named(leaf.dtype.name, fill): packed(codes, self._each)}
+        return {named(leaf.dtype.name, fill): packed(codes, self._each)}
 
     def _decoded(self, codes: np.ndarray, dtype: str, fill: int, ends: tuple[float, float]) -> np.ndarray:
         if codes.dtype != np.uint8 or not codes.ndim or fill >= self._each or (fill and not codes.shape[-1]):
             raise WireError("codes that are none", OTHERS)
-        table = _table(*ends, self.bits, self._each, dtype)
         try:
-            values = table.take(codes).view(dtype)
+            values = table(*ends, self.bits, self._each, dtype).take(codes).view(dtype)
         except IndexError as fault:
             raise WireError(f"codes above {self._levels}", OTHERS) from fault
         return np.ascontiguousarray(values[..., : values.shape[-1] - fill]) if fill else values
 
     def _refused(self, branch: Mapping[str, Any], pointer: str) -> None:
-        if pointer in self._known and _read(branch) is not None:
+        if pointer in self._known and read(branch) is not None:
             raise ConfigError(f"a branch named {sorted(branch)} looks like a coded leaf", "rename it")
 
     def _error(self, leaf: np.ndarray, ends: tuple[float, float]) -> float:
         low, high = ends
-        step, exact = _step(low, high, self._levels)
-        work = np.finfo(_work(leaf.dtype.name, low, high, step))
+        size, exact = step(low, high, self._levels)
+        work = np.finfo(_work(leaf.dtype.name, low, high, size))
         kept = np.finfo(leaf.dtype)
         rounding = max(abs(low), abs(high)) * (8 * float(work.eps) + float(kept.eps)) + float(kept.smallest_subnormal)
         outside = 0.0
         if leaf.size:
             outside = max(low - float(leaf.min()), float(leaf.max()) - high, 0.0)
-        return max(step / 2 if exact else high - low, outside) + rounding
+        return max(size / 2 if exact else high - low, outside) + rounding
 
 
 def ranges(messages: Iterable[Tree], keep: float = 1.0) -> tuple[Range, ...]:
@@ -210,27 +210,17 @@ def ranges(messages: Iterable[Tree], keep: float = 1.0) -> tuple[Range, ...]:
     return tuple(found)
 
 
-def packed(codes: np.ndarray, each: int) -> np.ndarray:
-    """Codes below ``2 ** (8 / each)`` (uint8), ``each`` of them to a byte along the last axis, first in the low bits."""
-    if each == 1:
-        return codes
-    fill = -codes.shape[-1] % each
-    if fill:
-        codes = np.concatenate([codes, np.zeros((*codes.shape[:-1], fill), np.uint8)], -1)
-    # a little-endian word holds each code 8 bits above the last; shifts bring them together in its lowest byte
-    words = np.ascontiguousarray(codes).view("<u2" if each == 2 else "<u4")
-    if each == 2:
-        return np.asarray((words | words >> 4).astype(np.uint8))
-    words = words | words >> 6
-    return np.asarray((words | words >> 12).astype(np.uint8))
+def quantised(leaf: np.ndarray, pointer: str, low: float, high: float, levels: int) -> np.ndarray:
+    """The nearest codes of a range, uint8 in the leaf's shape.
 
-
-def _quantised(leaf: np.ndarray, pointer: str, low: float, high: float, levels: int) -> np.ndarray:
-    step, exact = _step(low, high, levels)
-    work = np.dtype(_work(leaf.dtype.name, low, high, step))
+    Raises:
+        DataError: a value that is not finite.
+    """
+    size, exact = step(low, high, levels)
+    work = np.dtype(_work(leaf.dtype.name, low, high, size))
     # half a step lower, so that cutting off what follows the point rounds to the nearest level
-    start = work.type(low - step / 2)
-    factor = work.type(1 / step if exact else 0)
+    start = work.type(low - size / 2)
+    factor = work.type(1 / size if exact else 0)
     zero, top = work.type(0), work.type(levels + 0.5)
     flat, codes = leaf.reshape(-1), np.empty(leaf.size, np.uint8)
     block = np.empty(min(_BLOCK, leaf.size), work)
@@ -249,41 +239,41 @@ def _quantised(leaf: np.ndarray, pointer: str, low: float, high: float, levels: 
     return codes.reshape(leaf.shape)
 
 
-def _step(low: float, high: float, levels: int) -> tuple[float, bool]:
+def step(low: float, high: float, levels: int) -> tuple[float, bool]:
     """The step, and whether it can be divided by; else all values take the first code."""
-    step = (high - low) / levels
-    return step, step > 1e-300
+    size = (high - low) / levels
+    return size, size > 1e-300
 
 
-def _work(dtype: str, low: float, high: float, step: float) -> str:
+def _work(dtype: str, low: float, high: float, size: float) -> str:
     """What to compute in."""
-    fits = step > _WIDE[0] and max(abs(low), abs(high), high - low) < _WIDE[1]
+    fits = size > _WIDE[0] and max(abs(low), abs(high), high - low) < _WIDE[1]
     return "float32" if fits and dtype != "float64" else "float64"
 
 
 @lru_cache(256)
-def _table(low: float, high: float, bits: int, each: int, dtype: str) -> np.ndarray:
+def table(low: float, high: float, bits: int, each: int, dtype: str) -> np.ndarray:
     """What every byte stands for: ``[256 or levels]`` of one opaque item that holds ``each`` values of the dtype."""
     levels = (1 << bits) - 1
     most = float(np.finfo(dtype).max)
-    step, exact = _step(low, high, levels)
-    values = np.clip(low + np.arange(levels + 1) * (step if exact else 0), low, high)
+    size, exact = step(low, high, levels)
+    values = np.clip(low + np.arange(levels + 1) * (size if exact else 0), low, high)
     values = np.clip(values, -most, most).astype(dtype)
     if each > 1:
-        shifts = np.arange(0, 8, bits)
-        values = values[np.arange(256)[:, None] >> shifts & levels]
+        values = values[unpacked(np.arange(256, dtype=np.uint8), each)]
     size = each * np.dtype(dtype).itemsize
     item = {2: "u2", 4: "u4", 8: "u8", 16: "c16"}.get(size, f"V{size}")  # numbers are taken faster than void
-    table = np.ascontiguousarray(values).reshape(-1).view(item)
-    table.setflags(write=False)
-    return table
+    items = np.ascontiguousarray(values).reshape(-1).view(item)
+    items.setflags(write=False)
+    return items
 
 
-def _named(dtype: str, fill: int) -> str:
+def named(dtype: str, fill: int) -> str:
+    """The name of a coded leaf."""
     return f"{dtype}-{fill}" if fill else dtype
 
 
-def _read(branch: Mapping[str, Any]) -> tuple[Any, str, int] | None:
+def read(branch: Mapping[str, Any]) -> tuple[np.ndarray, str, int] | None:
     """Codes, dtype and fill of a branch that looks like a coded leaf."""
     if len(branch) != 1:
         return None
@@ -291,10 +281,10 @@ def _read(branch: Mapping[str, Any]) -> tuple[Any, str, int] | None:
     dtype, dash, fill = name.partition("-")
     if isinstance(codes, Mapping) or dtype not in FLOATS or (dash and fill not in ("1", "2", "3")):
         return None
-    return codes, dtype, int(fill or 0)
+    return np.asarray(codes), dtype, int(fill or 0)
 
 
-def _walked(
+def walked(
     tree: Tree,
     pointer: str,
     leaf: Callable[[Any, str], Any],
@@ -306,6 +296,4 @@ def _walked(
     found = branch(tree, pointer)
     if found is not None:
         return found
-    return {
-        name: _walked(child, f"{pointer}/{trees.escaped(name)}", leaf, branch) for name, child in tree.items()
-    }
+    return {name: walked(child, f"{pointer}/{trees.escaped(name)}", leaf, branch) for name, child in tree.items()}
