@@ -1,6 +1,6 @@
 """Whatever sits between a party's work and the wire: quantise, sparsify, factor, compress. Identity is ``Chain()``."""
 
-from duetto.codecs.bound import Bound, bound
+from duetto.codecs.bounds import Bound, bound
 from duetto.codecs.calibrated import Ranged, ranges
 from duetto.codecs.entropy import Zstd
 from duetto.codecs.factored import Factored

@@ -171,7 +171,7 @@ class Ranged(Codec[Tree]):
         outside = 0.0
         if leaf.size:
             outside = max(low - float(leaf.min()), float(leaf.max()) - high, 0.0)
-        return max(size / 2 if exact else high - low, outside) + rounding
+        return (max(size / 2, outside) if exact else high - low + outside) + rounding
 
 
 def ranges(messages: Iterable[Tree], keep: float = 1.0) -> tuple[Range, ...]:
