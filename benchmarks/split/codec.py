@@ -40,7 +40,6 @@ from duetto.codecs import (
     Zstd,
     bound,
     counts,
-    parts,
     priors,
     ranges,
 )
@@ -240,7 +239,7 @@ def refined(cut: Cut, images: dict[str, nets.Images], whole: np.ndarray) -> list
         lengths, coarse, fine = [], [], []
         for i in range(size(tree)):
             coded = codec.encode({}, taken(tree, slice(i, i + 1)), ())[1]
-            first, second = parts(coded)
+            first, second = codec.parts(coded)
             lengths.append([len(sent(Zstd(1), part)) for part in (first, second)])
             coarse.append(codec.decode(first))
             fine.append(codec.decode(coded))

@@ -7,7 +7,7 @@ from duetto.codecs.factored import Factored
 from duetto.codecs.feedback import Feedback
 from duetto.codecs.lz4 import Lz4
 from duetto.codecs.powersgd import PowerSGD
-from duetto.codecs.progressive import Progressive, counts, joined, parts
+from duetto.codecs.progressive import Progressive, counts
 from duetto.codecs.qsgd import QSGD
 from duetto.codecs.quantise import Quantise
 from duetto.codecs.rans import Rans, priors
@@ -31,8 +31,6 @@ __all__ = [
     "Zstd",
     "bound",
     "counts",
-    "joined",
-    "parts",
     "priors",
     "ranges",
 ]

@@ -1,20 +1,19 @@
 """The high bits first, the low ones if they are asked for: one coding in parts, of which the first will often do.
 
-A bit-plane order as in Shapiro's embedded coding (1993), over :class:`duetto.codecs.Ranged`. The whole is never sent
-twice: all parts together give exactly what the quantiser alone would.
+A bit-plane order as in Shapiro's embedded coding (1993), over :class:`duetto.codecs.Ranged`. Nothing is sent twice: all
+parts together give exactly what the quantiser alone would. A protocol sends the parts one by one, each through a byte
+codec of its own, and decodes what has come so far::
 
-A protocol sends :func:`parts` one by one, each through a byte codec of its own, and decodes what has come so far::
-
-    first, second = parts(codec.encode({}, features, key)[1])
-    answer = cloud(codec.decode(first))                         # coarse; if unsure, the cloud asks for more:
-    answer = cloud(codec.decode(joined([first, second])))       # exactly as Ranged
+    first, second = codec.parts(codec.encode({}, features, key)[1])
+    answer = cloud(codec.decode(first))                             # coarse; if unsure, it asks for more:
+    answer = cloud(codec.decode(codec.joined([first, second])))     # exactly as Ranged
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache, reduce
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -29,13 +28,15 @@ from duetto.types import Codec, Domain, Key
 Counts: TypeAlias = tuple[str, tuple[int, ...]]
 """A leaf's JSON pointer, and how often each of its codes occurs."""
 
+_LATER = "later-"
+
 
 @dataclass(frozen=True)
 class Progressive(Codec[Tree]):
-    """What ``ranged`` codes, its high bits apart from its low ones: a branch for each part, named "0", "1" and so on.
+    """What ``ranged`` codes, its high bits apart from its low ones.
 
-    Part 0 is a tree as of :class:`duetto.codecs.Ranged` and holds all leaves that are not coded; the others hold the
-    packed bits of each coded leaf, by its position among them. Decoding takes the first part, or the first few.
+    A coded leaf becomes a branch of packed bits: the highest by the name that :class:`duetto.codecs.Ranged` gives them,
+    those below as ``later-1``, ``later-2`` and so on. Decoding takes any first few of them.
 
     Args:
         ranged: the quantiser.
@@ -68,14 +69,15 @@ class Progressive(Codec[Tree]):
             ConfigError: a branch, in place of a leaf, that looks like a coded one.
         """
         codes = self.ranged.codes(tree)
-        parts: dict[str, Tree] = {}
-        for part, (bits, low) in enumerate(self._planes):
-            planes = {p: packed(leaf >> low & np.uint8((1 << bits) - 1), 8 // bits) for p, leaf in codes.items()}
-            if part:
-                parts[str(part)] = {str(i): planes[pointer] for i, pointer in enumerate(sorted(planes))}
-            else:
-                parts["0"] = walked(tree, "", partial(_coarse, planes, 8 // bits), self._refused)
-        return state, parts
+
+        def form(leaf: Any, pointer: str) -> Any:
+            if pointer not in codes:
+                return leaf
+            names, planes = self._named(np.asarray(leaf).dtype.name, leaf.shape[-1]), self._planes
+            split = (codes[pointer] >> np.uint8(low) & np.uint8((1 << bits) - 1) for bits, low in planes)
+            return {n: packed(plane, 8 // bits) for n, plane, bits in zip(names, split, self.steps, strict=True)}
+
+        return state, walked(tree, "", form, self._refused)
 
     def decode(self, tree: Tree) -> Tree:
         """Leaves of the shapes and dtypes that went in, from the first part or the first few.
@@ -83,19 +85,6 @@ class Progressive(Codec[Tree]):
         Raises:
             WireError: not such parts of what :meth:`encode` gives.
         """
-        count = len(tree) if isinstance(tree, Mapping) else 0
-        if not 1 <= count <= len(self.steps) or set(tree) != {str(part) for part in range(count)}:
-            raise WireError("not the first parts of a message", OTHERS)
-        found = self._first(tree["0"])
-        codes = {pointer: leaf for pointer, (leaf, _) in found.items()}
-        for part in range(1, count):
-            bits, low = self._planes[part]
-            later = tree[str(part)]
-            if not isinstance(later, Mapping) or set(later) != {str(i) for i in range(len(codes))}:
-                raise WireError(f"part {part} of another message", OTHERS)
-            for i, pointer in enumerate(sorted(codes)):
-                codes[pointer] = codes[pointer] | _plane(later[str(i)], bits, codes[pointer].shape) << np.uint8(low)
-        missing = self._planes[count - 1][1]
         known = {pointer: (low, high) for pointer, low, high in self.ranged.ranges}
         occurring = dict(self.counts)
 
@@ -105,29 +94,36 @@ class Progressive(Codec[Tree]):
             return leaf
 
         def coded(branch: Mapping[str, Any], pointer: str) -> Any:
-            if pointer not in codes:
+            if pointer not in known or not _looks(branch):
                 return None
-            values = _means(*known[pointer], self.ranged.bits, missing, found[pointer][1], occurring.get(pointer, ()))
-            return values.take(codes[pointer])
+            codes, dtype, missing = self._joined(branch)
+            return _means(*known[pointer], self.ranged.bits, missing, dtype, occurring.get(pointer, ())).take(codes)
 
-        return walked(tree["0"], "", plain, coded)
+        return walked(tree, "", plain, coded)
 
     def becomes(self, spec: Spec) -> Spec:
         """The spec of all parts; shapes fix it always."""
         known = {pointer for pointer, _, _ in self.ranged.ranges}
-        coded: dict[str, Shaped] = {}
 
         def form(leaf: Any, pointer: str) -> Spec:
             if pointer not in known or not leaf.shape or leaf.dtype not in FLOATS:
                 return leaf
-            coded[pointer] = leaf
-            each = 8 // self.steps[0]
-            return {named(leaf.dtype, -leaf.shape[-1] % each): _shaped(leaf, each)}
+            names = self._named(leaf.dtype, leaf.shape[-1])
+            return {name: _shaped(leaf, 8 // bits) for name, bits in zip(names, self.steps, strict=True)}
 
-        parts = {"0": walked(spec, "", form, self._refused)}
-        for part, bits in enumerate(self.steps[1:], 1):
-            parts[str(part)] = {str(i): _shaped(coded[p], 8 // bits) for i, p in enumerate(sorted(coded))}
-        return parts
+        return walked(spec, "", form, self._refused)
+
+    def parts(self, coded: Tree) -> tuple[Tree, ...]:
+        """What :meth:`encode` gave as messages, first first; the first holds all leaves that are not coded."""
+        return tuple(_part(coded, part) for part in range(len(self.steps)))
+
+    def joined(self, messages: Sequence[Tree]) -> Tree:
+        """One message of several.
+
+        Raises:
+            WireError: two that hold the same leaf.
+        """
+        return reduce(_merged, messages)
 
     def error(self, tree: Tree) -> dict[str, float]:
         """As of ``ranged``, once all parts have come."""
@@ -138,39 +134,29 @@ class Progressive(Codec[Tree]):
         """The bits of each part, and how many lie below them."""
         return [(bits, self.ranged.bits - sum(self.steps[: i + 1])) for i, bits in enumerate(self.steps)]
 
-    def _first(self, tree: Tree) -> dict[str, tuple[np.ndarray, str]]:
-        """The high bits in their place, and the dtype, of each coded leaf of part 0."""
-        known = {pointer for pointer, _, _ in self.ranged.ranges}
-        bits, low = self._planes[0]
-        found: dict[str, tuple[np.ndarray, str]] = {}
+    def _named(self, dtype: str, last: int) -> list[str]:
+        return [named(dtype, -last % (8 // self.steps[0])), *(f"{_LATER}{i}" for i in range(1, len(self.steps)))]
 
-        def coded(branch: Mapping[str, Any], pointer: str) -> Any:
-            leaf = read(branch) if pointer in known else None
-            if leaf is None:
-                return None
-            codes, dtype, fill = leaf
-            if codes.dtype != np.uint8 or not codes.ndim or fill >= 8 // bits or (fill and not codes.shape[-1]):
-                raise WireError("codes that are none", OTHERS)
-            shape = (*codes.shape[:-1], codes.shape[-1] * (8 // bits) - fill)
-            found[pointer] = _plane(codes, bits, shape) << np.uint8(low), dtype
-            return branch
-
-        walked(tree, "", lambda leaf, pointer: leaf, coded)
-        return found
+    def _joined(self, branch: Mapping[str, Any]) -> tuple[np.ndarray, str, int]:
+        """The codes of a coded leaf, low bits that are missing as 0; its dtype; how many are missing."""
+        first = read({name: part for name, part in branch.items() if not name.startswith(_LATER)})
+        if first is None or set(branch) - {f"{_LATER}{i}" for i in range(1, len(branch))} != {named(*first[1:])}:
+            raise WireError("parts of which the first is missing", "send them in their order")
+        if len(branch) > len(self.steps):
+            raise WireError(f"a leaf in {len(branch)} parts", OTHERS)
+        packs, dtype, fill = first
+        each = 8 // self.steps[0]
+        if not packs.ndim or fill >= each or (fill and not packs.shape[-1]):
+            raise WireError("codes that are none", OTHERS)
+        shape = (*packs.shape[:-1], packs.shape[-1] * each - fill)
+        codes = np.zeros(shape, np.uint8)
+        for i, (bits, low) in enumerate(self._planes[: len(branch)]):
+            codes |= _plane(branch[f"{_LATER}{i}"] if i else packs, bits, shape) << np.uint8(low)
+        return codes, dtype, self._planes[len(branch) - 1][1]
 
     def _refused(self, branch: Mapping[str, Any], pointer: str) -> None:
-        if any(pointer == known for known, _, _ in self.ranged.ranges) and read(branch) is not None:
+        if any(pointer == known for known, _, _ in self.ranged.ranges) and _looks(branch):
             raise ConfigError(f"a branch named {sorted(branch)} looks like a coded leaf", "rename it")
-
-
-def parts(coded: Tree) -> tuple[Tree, ...]:
-    """The parts of what :meth:`Progressive.encode` gave, each a message of its own, first first."""
-    return tuple({str(part): coded[str(part)]} for part in range(len(coded)))
-
-
-def joined(messages: Sequence[Tree]) -> Tree:
-    """One message of several parts."""
-    return {name: part for message in messages for name, part in message.items()}
 
 
 def counts(ranged: Ranged, messages: Iterable[Tree]) -> tuple[Counts, ...]:
@@ -187,11 +173,38 @@ def counts(ranged: Ranged, messages: Iterable[Tree]) -> tuple[Counts, ...]:
     return tuple((pointer, tuple(row.tolist())) for pointer, row in sorted(found.items()))
 
 
-def _coarse(planes: Mapping[str, np.ndarray], each: int, leaf: Any, pointer: str) -> Any:
-    if pointer not in planes:
-        return leaf
-    array = np.asarray(leaf)
-    return {named(array.dtype.name, -array.shape[-1] % each): planes[pointer]}
+def _looks(branch: Mapping[str, Any]) -> bool:
+    """Whether a branch looks like a coded leaf, or a part of one."""
+    if any(isinstance(child, Mapping) for child in branch.values()):
+        return False
+    firsts = {name: child for name, child in branch.items() if not name.startswith(_LATER)}
+    return len(firsts) < len(branch) or read(firsts) is not None
+
+
+def _part(tree: Tree, part: int) -> Tree:
+    """A part of all coded leaves, and with the first the other leaves."""
+    if not isinstance(tree, Mapping):
+        return {} if part else tree
+    found = {}
+    for name, child in tree.items():
+        if isinstance(child, Mapping):
+            below = _part(child, part)
+            if below or not part:
+                found[name] = below
+        elif (name == f"{_LATER}{part}") if part else not name.startswith(_LATER):
+            found[name] = child
+    return found
+
+
+def _merged(left: Tree, right: Tree) -> Tree:
+    if isinstance(right, Mapping) and not right:
+        return left
+    if not isinstance(left, Mapping) or not isinstance(right, Mapping):
+        raise WireError("two parts that hold the same leaf", OTHERS)
+    return {
+        name: _merged(left[name], right[name]) if name in left and name in right else {**left, **right}[name]
+        for name in {**left, **right}
+    }
 
 
 def _plane(codes: Any, bits: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from duetto import tree as trees
-from duetto.codecs import Progressive, Ranged, Zstd, counts, joined, parts, ranges
+from duetto.codecs import Progressive, Ranged, Zstd, counts, ranges
 from duetto.errors import ConfigError, WireError
 from duetto.tree import Tree
 from duetto.types import Chain
@@ -35,11 +35,11 @@ def test_all_parts_are_the_quantiser_and_fewer_are_near_it(
     ranged = Ranged(bits, RANGES)
     exact = ranged.decode(ranged.encode({}, x, ())[1])
     codec = Progressive(ranged, steps, data.draw(st.sampled_from([(), counts(ranged, [x])])))
-    sent = [trees.decode(trees.encode(part)) for part in parts(there(codec, x))]
+    sent = [trees.decode(trees.encode(part)) for part in codec.parts(there(codec, x))]
     assert len(sent) == len(steps)
-    assert trees.encode(codec.decode(joined(sent))) == trees.encode(exact)
+    assert trees.encode(codec.decode(codec.joined(sent))) == trees.encode(exact)
     for k in range(1, len(steps)):
-        coarse = codec.decode(joined(sent[:k]))
+        coarse = codec.decode(codec.joined(sent[:k]))
         assert trees.spec(coarse) == trees.spec(x)
         bins = 2 ** sum(steps[:k])
         for (pointer, low, high), y, z in (
@@ -61,27 +61,27 @@ def test_the_size_is_exact() -> None:
 def test_a_part_holds_its_bits() -> None:
     codec = Progressive(Ranged(8, (("", 0.0, 255.0),)), (4, 4))
     coded = there(codec, np.array([0x12, 0xAB], np.float32))
-    assert coded["0"]["float32"].tolist() == [0xA1]
-    assert coded["1"]["0"].tolist() == [0xB2]
-    assert codec.decode(parts(coded)[0]).tolist() == [0x17 + 0.5, 0xA7 + 0.5]
+    assert coded["float32"].tolist() == [0xA1]
+    assert coded["later-1"].tolist() == [0xB2]
+    assert codec.decode(codec.parts(coded)[0]).tolist() == [0x17 + 0.5, 0xA7 + 0.5]
 
 
 def test_with_counts_a_coarse_value_is_the_mean_of_what_it_may_be() -> None:
     x = np.array([0] * 7 + [8, 0xF0, 0xFF, 0xFF, 0xFF], np.float32)
     ranged = Ranged(8, (("", 0.0, 255.0),))
     codec = Progressive(ranged, (4, 4), counts(ranged, [x[:4], x[4:]]))
-    coarse = codec.decode(parts(there(codec, x))[0])
+    coarse = codec.decode(codec.parts(there(codec, x))[0])
     np.testing.assert_allclose(coarse[[0, 7, 8, 9]], [1, 1, (0xF0 + 3 * 0xFF) / 4, (0xF0 + 3 * 0xFF) / 4])
-    unseen = codec.decode(parts(there(codec, np.array([0x30], np.float32)))[0])
+    unseen = codec.decode(codec.parts(there(codec, np.array([0x30], np.float32)))[0])
     assert unseen.tolist() == [0x37 + 0.5]
 
 
 def test_each_part_through_a_byte_codec_of_its_own() -> None:
     x = {"relu": np.maximum(np.random.default_rng(0).normal(size=(1, 8, 16, 16)), 0).astype(np.float32)}
     codec, zstd = Progressive(Ranged(8, ranges([x])), (4, 4)), Zstd(1)
-    messages = [zstd.encode({}, part, ())[1] for part in parts(there(codec, x))]
+    messages = [zstd.encode({}, part, ())[1] for part in codec.parts(there(codec, x))]
     arrived = [zstd.decode(message) for message in messages]
-    assert trees.encode(joined(arrived)) == trees.encode(there(codec, x))
+    assert trees.encode(codec.joined(arrived)) == trees.encode(there(codec, x))
     chain = Chain((codec, zstd))
     assert trees.spec(chain.decode(chain.encode(chain.init(), x, ())[1])) == trees.spec(x)
 
@@ -110,22 +110,39 @@ def test_a_branch_that_looks_coded_is_refused() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda good: {},
+        lambda good: {"later-1": good["later-1"]},
+        lambda good: {**good, "later-2": good["later-1"]},
+        lambda good: {"float32-1": good["float32-1"], "later-2": good["later-1"]},
+        lambda good: {"float32-1": good["float32-1"], "later-1": good["later-1"][:1]},
+        lambda good: {"float32-1": good["float32-1"], "later-1": good["later-1"].astype(np.int8)},
+        lambda good: {"float32-1": good["float32-1"], "later-1": np.array(3, np.uint8)},
+        lambda good: {"float32-1": good["float32-1"], "float64-1": good["float32-1"], "later-1": good["later-1"]},
         lambda good: np.ones(3),
-        lambda good: {"1": good["1"]},
-        lambda good: {**good, "2": {}},
-        lambda good: {"0": good["0"], "1": {}},
-        lambda good: {"0": good["0"], "1": np.ones(3)},
-        lambda good: {"0": good["0"], "1": {"0": good["1"]["0"][:1]}},
-        lambda good: {"0": good["0"], "1": {"0": good["1"]["0"].astype(np.int8)}},
-        lambda good: {"0": {"a": np.ones(3)}},
-        lambda good: {"0": {"a": {"float32": np.ones(3)}}},
-        lambda good: {"0": {"a": {"float32-3": good["0"]["a"]["float32-1"]}}},
-        lambda good: {"0": {"a": {"float32": np.array(3, np.uint8)}}},
+        lambda good: {"float32": np.ones(3)},
+        lambda good: {"float32-3": good["float32-1"]},
+        lambda good: {"float32": np.array(3, np.uint8)},
     ],
 )
 def test_a_malformed_message_is_a_wire_error(change: Any) -> None:
     codec = Progressive(Ranged(8, RANGES), (4, 4))
     good = there(codec, {"a": np.zeros((2, 3), np.float32)})
     with pytest.raises(WireError):
-        codec.decode(change(good))
+        codec.decode({"a": change(good["a"])})
+
+
+def test_parts_that_overlap_are_a_wire_error() -> None:
+    codec = Progressive(Ranged(8, RANGES), (4, 4))
+    first, _ = codec.parts(there(codec, {"a": np.zeros((2, 3), np.float32)}))
+    with pytest.raises(WireError, match="same leaf"):
+        codec.joined([first, first])
+    with pytest.raises(WireError, match="first is missing"):
+        codec.decode(codec.parts(there(codec, {"a": np.zeros(3)}))[1])
+
+
+@pytest.mark.parametrize("x", [np.ones(3), {}, {"a": np.ones(2), "e": {}}])
+def test_what_is_not_coded_goes_with_the_first_part(x: Tree) -> None:
+    codec = Progressive(Ranged(8, (("/b", 0.0, 1.0),)), (4, 4))
+    first, second = codec.parts(there(codec, x))
+    assert second == {}
+    for message in (first, codec.joined([first, second])):
+        assert trees.encode(codec.decode(message)) == trees.encode(x)
