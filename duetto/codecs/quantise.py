@@ -15,17 +15,20 @@ between the extremes instead of around zero). The smallest and the largest value
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 
+from duetto import tree as trees
+from duetto.codecs.packing import packed, unpacked
 from duetto.errors import ConfigError, DataError, WireError
 from duetto.tree import Array, Shaped, Spec, Tree
 from duetto.types import Codec, Domain, Key, rng
 
 _FLOATS = ("float16", "float32", "float64")
+_BLOCK = 1 << 14  # values
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,20 @@ class Quantise(Codec[Tree]):
         shape = Shaped((len(spec.shape),), "int64")
         return {"codes": Shaped((packed,), "uint8"), "range": bounds, "shape": shape}
 
+    def error(self, tree: Tree) -> dict[str, float]:
+        """The most that a value of each coded leaf of this tree is off: pointer -> distance, in the leaf's unit."""
+        found = {}
+        for pointer, leaf in trees.leaves(tree):
+            if not _coded(leaf):
+                continue
+            array = np.asarray(leaf)
+            rows = array.reshape(_rows(array.shape, self._channels(array.shape))).astype(np.float64)
+            step = max(np.ptp(rows, axis=1) / self._levels, default=0.0) if rows.size else 0.0
+            eps = float(np.finfo(array.dtype).eps) + 8 * float(np.finfo(np.float64).eps)
+            rounding = float(np.abs(rows).max(initial=0)) * eps + float(np.finfo(array.dtype).smallest_subnormal)
+            found[pointer] = float(step) / (1 if self.stochastic else 2) + rounding
+        return found
+
     @property
     def _levels(self) -> int:
         return (1 << self.bits) - 1
@@ -126,12 +143,15 @@ class Quantise(Codec[Tree]):
         low, span = _low_and_span(bounds)
         if not np.isfinite(span).all():
             raise DataError(f"the range of the leaf {where} overflows", "clip it before it is quantised")
-        position = (rows - low) / np.where(span > 0, span, 1) * self._levels
-        if self.stochastic:
-            position = np.floor(position + rng((*key, *path)).random(position.shape))
-        codes = np.rint(position).astype(np.uint8).reshape(leaf.shape)
-        coded = {"codes": codes, "range": bounds if self._channels(leaf.shape) else bounds[0]}
-        return coded if self.bits == 8 else {**coded, "codes": self._packed(codes), "shape": np.array(leaf.shape)}
+        codes, width = np.empty(rows.shape, np.uint8), np.where(span > 0, span, 1)
+        chance = rng((*key, *path)).random(rows.shape) if self.stochastic else None
+        for part in _blocks(rows.shape):
+            position = (rows[part] - low[part[0]]) / width[part[0]] * self._levels
+            codes[part] = np.rint(position) if chance is None else np.floor(position + chance[part])
+        coded = {"codes": codes.reshape(leaf.shape), "range": bounds if self._channels(leaf.shape) else bounds[0]}
+        if self.bits == 8:
+            return coded
+        return {**coded, "codes": packed(codes.reshape(-1), 8 // self.bits), "shape": np.array(leaf.shape)}
 
     def _decoded(self, codes: Array, range: Array, shape: Array | None = None) -> np.ndarray:
         if codes.dtype != np.uint8 or range.dtype.name not in _FLOATS:
@@ -155,25 +175,14 @@ class Quantise(Codec[Tree]):
         if not np.isfinite(span).all():
             raise WireError("a range that overflows", "the message was not written by this library")
         try:
-            rows = self._unpacked(codes, math.prod(full)).reshape(_rows(full, range.ndim == 2))
+            rows = unpacked(codes, 8 // self.bits).reshape(-1)[: math.prod(full)].reshape(_rows(full, range.ndim == 2))
+            lone = len(bounds) == 1
+            levels = np.arange(self._levels + 1, dtype=np.uint8) if lone else rows
             # The clip undoes the last rounding: without it the largest value of a dtype could become infinity.
-            values = np.clip(low + rows / self._levels * span, low, bounds[:, 1:])
-            return np.asarray(values.astype(range.dtype).reshape(full))
+            values = np.clip(low + levels / self._levels * span, low, bounds[:, 1:]).astype(range.dtype)
+            return np.asarray((values[0].take(rows) if lone else values).reshape(full))
         except ValueError as error:
             raise WireError(f"{full} is no shape", "the message was not written by this library") from error
-
-    def _packed(self, codes: np.ndarray) -> np.ndarray:
-        each = 8 // self.bits
-        padded = np.zeros(-(-codes.size // each) * each, np.uint8)
-        padded[: codes.size] = codes.reshape(-1)
-        shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
-        return np.asarray(np.bitwise_or.reduce(padded.reshape(-1, each) << shifts, axis=1))
-
-    def _unpacked(self, codes: np.ndarray, count: int) -> np.ndarray:
-        if self.bits == 8:
-            return codes
-        shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
-        return (codes[:, None] >> shifts & np.uint8(self._levels)).reshape(-1)[:count]
 
 
 def _coded(leaf: Array) -> bool:
@@ -186,6 +195,15 @@ def _rows(shape: tuple[int, ...], channels: bool) -> tuple[int, int]:
     """The leaf as rows that share a range."""
     rows = shape[0] if channels else 1
     return rows, math.prod(shape) // rows if rows else 0
+
+
+def _blocks(shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """The rows in parts whose float64 stays in a core's cache."""
+    rows, columns = shape
+    high = max(1, _BLOCK // max(1, columns))
+    for row in range(0, rows, high):
+        for column in range(0, columns, _BLOCK):
+            yield slice(row, row + high), slice(column, column + _BLOCK)
 
 
 def _low_and_span(bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
