@@ -227,7 +227,8 @@ class ExitOrCut(Policy[Mapping[str, Any]]):
         if seen.answer is not None:
             exits, judged = self.judge.choose(exits, seen, (*key, "exit"))
             sure, why = judged.action == Action.STOP, judged.why
-        inner, planned = self.inner.choose(state["inner"], seen, (*key, "cut"))
+        # A planner decides before the first stage; here it decides again at each, from what is known by then.
+        inner, planned = self.inner.choose(state["inner"], replace(seen, stage=0, answer=None), (*key, "cut"))
         cut = planned.plan.cut
         if not isinstance(cut, int | np.integer):
             raise ConfigError("a plan that cuts at a set of stages", "with exits, cut after a number of stages")
