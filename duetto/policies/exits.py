@@ -215,10 +215,18 @@ class ExitOrCut(Policy[Mapping[str, Any]]):
             ConfigError: another inner policy.
             Error: those of the judge's ``fit``.
         """
-        if planned is not None and planned.part != self.inner:
+        held = self.holding(Held.of(self.inner) if planned is None else planned)
+        return Held(self, {**held.state, "exits": _fitted(self.judge, outcomes)})
+
+    def holding(self, planned: Held[Any]) -> Held[Mapping[str, Any]]:
+        """With the fitted inner policy, and a judge that needs no fitting.
+
+        Raises:
+            ConfigError: another inner policy.
+        """
+        if planned.part != self.inner:
             raise ConfigError(f"a state of {planned.part}", f"give that of {self.inner}")
-        inner = self.inner.init() if planned is None else planned.state
-        return Held(self, {"exits": _fitted(self.judge, outcomes), "inner": inner})
+        return Held(self, {"exits": self.judge.init(), "inner": planned.state})
 
     def choose(self, state: Mapping[str, Any], seen: Seen, key: Key) -> tuple[Mapping[str, Any], Move]:
         """Stop, go on or ask, item by item."""

@@ -224,7 +224,7 @@ def planned(
         gap_seconds: between answers, of which at most the radio's tail is charged.
         first_cut: stages that must be done before anything may leave the device.
     """
-    options = _options(costs, given, device, cloud, prices).within(first_cut=first_cut)
+    options = ways(costs, given, device, cloud, prices).within(first_cut=first_cut)
     found = cuts.priced(options, up_mbps, down_mbps, rtt_seconds, queue_seconds, radio, gap_seconds)
     return Planned(
         objective,
@@ -238,14 +238,14 @@ def planned(
     )
 
 
-def _options(
+def ways(
     costs: Costed,
     given: Input,
     device: energy.Profile,
     cloud: energy.Profile,
     prices: energy.Prices,
 ) -> cuts.Options:
-    """The options of every cut and codec, with the bytes of its real message."""
+    """The three ways without a cut, and every cut with every codec, with the bytes of its real message."""
     common: dict[str, Any] = {
         "input_bytes": given.raw_bytes,
         "compressed_bytes": given.compressed_bytes,
