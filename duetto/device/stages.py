@@ -1,11 +1,15 @@
-"""A model's first stages on a device without torch: ONNX files from one cut to the next, walked one by one."""
+"""A model's first stages on a device without torch: ONNX files from one cut to the next, walked one by one.
+
+Files of ExecuTorch are walked as well; its Python runtime needs torch, those of phones do not.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +21,8 @@ from duetto.errors import ConfigError, DataError
 from duetto.tree import Tree
 from duetto.types import Work
 
+_PART = ("start", "stop", "file", "work", "takes", "gives")  # what stages.json says of each
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -25,6 +31,7 @@ class Part:
     Attributes:
         path: of the file.
         inputs, outputs: what crosses, by name: its tensor in the file, its axes as ``a * rows + b``, its dtype.
+        cost: ``flops`` and ``bytes`` of a row.
         threads: for one answer.
         providers: execution providers of onnxruntime, the first that is there; see :class:`Stages`.
     """
@@ -32,6 +39,7 @@ class Part:
     path: str
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
+    cost: Mapping[str, float]
     threads: int = 1
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
 
@@ -44,6 +52,8 @@ class Part:
         """
         self.rows(tree)
         feeds = {told["tensor"]: np.ascontiguousarray(tree[name]) for name, told in self.inputs.items()}
+        if self.path.endswith(".pte"):
+            return dict(zip(self.outputs, _executed(self.path, list(feeds.values())), strict=True))
         wanted = [told["tensor"] for told in self.outputs.values()]
         return dict(zip(self.outputs, session(self.path, self.threads, self.providers).run(wanted, feeds), strict=True))
 
@@ -53,7 +63,7 @@ class Part:
         Raises:
             DataError: they do not.
         """
-        if not isinstance(tree, Mapping) or set(tree) != set(self.inputs):
+        if not isinstance(tree, Mapping) or not set(self.inputs) <= set(tree):
             names = sorted(tree) if isinstance(tree, Mapping) else "no branch"
             raise DataError(f"features named {names}", f"these stages take {sorted(self.inputs)}")
         rows = None
@@ -69,8 +79,7 @@ class Part:
 
     def work(self, rows: int = 1) -> Work:
         """As the file tells."""
-        told = session(self.path, self.threads, self.providers).get_modelmeta().custom_metadata_map
-        return Work(float(told["flops"]) * rows, float(told["bytes"]) * rows)
+        return Work(self.cost["flops"] * rows, self.cost["bytes"] * rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +132,7 @@ class Stages:
 
     def _part(self, told: Mapping[str, Any]) -> Part:
         path = str(Path(self.folder) / told["file"])
-        return Part(path, told["takes"], told["gives"], self.threads, self.providers)
+        return Part(path, told["takes"], told["gives"], told["work"], self.threads, self.providers)
 
     @cached_property
     def _told(self) -> Mapping[str, Any]:
@@ -131,8 +140,33 @@ class Stages:
         try:
             told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             parts: Sequence[Mapping[str, Any]] = told["parts"]
-            if told["format"] != 1 or not all({"start", "stop", "file", "takes", "gives"} <= set(p) for p in parts):
+            if told["format"] != 1 or not all(set(_PART) <= set(part) for part in parts):
                 raise ValueError("another format")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} cannot be read ({error})", "write it with duetto.models.export.stages") from error
         return told
+
+
+def _executed(path: str, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """What the method of an ExecuTorch file gives."""
+    method, as_tensor = _method(path)
+    return [each.numpy() for each in method.execute([as_tensor(each) for each in inputs])]
+
+
+@lru_cache(maxsize=32)
+def _method(path: str) -> tuple[Any, Any]:
+    """The loaded method of a file, and what makes its inputs.
+
+    Raises:
+        ConfigError: ExecuTorch is not installed.
+        DataError: a file that is missing or damaged.
+    """
+    try:
+        runtime = import_module("executorch.runtime").Runtime.get()
+        as_tensor = import_module("torch").from_numpy
+    except ImportError as error:
+        raise ConfigError(f"ExecuTorch is not installed ({error})", "give this device ONNX files") from error
+    try:
+        return runtime.load_program(Path(path).read_bytes()).load_method("forward"), as_tensor
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path} is no program ({error})", "fetch the artefact again") from error

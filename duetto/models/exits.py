@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from duetto.errors import ConfigError, DataError
 from duetto.models.graph import Graph, Layout, traced
 from duetto.models.net import Net, built, fitting, to_tensors, to_tree
-from duetto.models.staged import Staged, stage
+from duetto.models.staged import Half, Staged, stage
 from duetto.tree import Shaped, Tree
 from duetto.types import Work
 
@@ -154,10 +154,28 @@ class Exit:
         weights = sum(each.numel() * each.element_size() for each in self.head.parameters())
         return Work(float(counter.get_total_flops()) * rows, float(example.numel() * 4 * rows + weights))
 
+    def half(self) -> Half:
+        """As stages of its own, from the tensor as it crosses to the logits: what can be written for a device."""
+        example = torch.zeros(self.layout.shape(2), dtype=getattr(torch, self.layout.dtype))
+        graph = traced(_Reading(self.layout, self.head), (example,))
+        return Half(graph, tuple(range(len(graph.stages))), {self.value: graph.inputs["x"]}, graph.outputs)
+
     @property
     def params(self) -> Tree:
         """The head's parameters."""
         return to_tree(dict(self.head.named_parameters()))
+
+
+class _Reading(nn.Module):
+    """A head behind what lays out its input as the model has it."""
+
+    def __init__(self, layout: Layout, head: nn.Module) -> None:
+        super().__init__()
+        self.layout, self.head = layout, head
+
+    def forward(self, stored: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.layout.restored(stored))
+        return logits
 
 
 def attached(net: Staged, heads: Mapping[int, nn.Module]) -> Staged:

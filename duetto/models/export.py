@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from duetto.errors import ConfigError, DataError
+from duetto.models import lowered
 from duetto.models.net import Net, built, fitting
 from duetto.models.staged import Half, Staged
 from duetto.tree import Tree
@@ -89,24 +90,29 @@ def quantised(path_in: str | Path, path_out: str | Path, calibration: np.ndarray
     return Path(path_out)
 
 
-def stages(net: Staged, folder: str | Path, cuts: Sequence[int], calibration: Tree | None = None) -> Path:
-    """Write the stages up to the last of ``cuts``, an ONNX file from each cut to the next, and ``stages.json``.
+def stages(
+    net: Staged,
+    folder: str | Path,
+    cuts: Sequence[int],
+    calibration: Tree | None = None,
+    runtime: Literal["onnx", "executorch"] = "onnx",
+) -> Path:
+    """Write the stages up to the last of ``cuts``, a file from each cut to the next, and ``stages.json``.
 
-    A device walks them with :class:`duetto.device.Stages`, which needs no torch. An exit behind one of the cuts is
-    written too where it is a :class:`~duetto.models.staged.Half`.
+    A device walks them with :class:`duetto.device.Stages`, which needs no torch where they are ONNX. Exits behind the
+    cuts are written, too.
 
     Args:
         net: the staged model.
         folder: to write to; made where it is not there.
         cuts: after which the device may stop and send, or answer from an exit; ``len(net)`` for the whole model.
         calibration: inputs of some rows, whose ranges make the files static int8; None keeps float32.
+        runtime: "executorch" writes ``.pte`` files for one row at a time (:mod:`duetto.models.lowered`).
 
     Raises:
-        ConfigError: the extra is not installed, or cuts that do not grow.
+        ConfigError: the runtime's packages are not installed, or cuts that do not grow.
         DataError: calibration inputs that do not fit.
     """
-    _extra("onnx")
-    _extra("onnxscript")
     if not cuts or any(after <= before for before, after in pairwise((0, *cuts))):
         raise ConfigError(f"cuts {list(cuts)}", "give numbers of stages that grow")
     folder = Path(folder)
@@ -115,27 +121,27 @@ def stages(net: Staged, folder: str | Path, cuts: Sequence[int], calibration: Tr
     features = calibration
     for start, stop in pairwise((0, *cuts)):
         half = net[start:stop]
-        told = {"start": start, "stop": stop, **_part(half, folder / f"stages-{start}-{stop}.onnx", features)}
+        part = _onnx if runtime == "onnx" else _lowered
+        told = {"start": start, "stop": stop, **part(half, folder / f"stages-{start}-{stop}", features)}
         features = None if features is None else half(features)
-        leaving = net.exits.get(stop)
-        if isinstance(leaving, Half):
-            told["exit"] = _part(leaving, folder / f"exit-{stop}.onnx", features)
+        if (leaving := net.exits.get(stop)) is not None:
+            head = leaving if isinstance(leaving, Half) else leaving.half()
+            told["exit"] = part(head, folder / f"exit-{stop}", features)
         parts.append(told)
-    with _whole(folder / "stages.json") as part:
-        part.write_text(json.dumps({"format": 1, "stages": len(net), "parts": parts}, indent=1), encoding="utf-8")
+    with _whole(folder / "stages.json") as whole:
+        whole.write_text(json.dumps({"format": 1, "stages": len(net), "parts": parts}, indent=1), encoding="utf-8")
     return folder
 
 
-def _part(half: Half, path: Path, calibration: Tree | None) -> dict[str, Any]:
-    """Write one file; what ``stages.json`` says of it."""
-    free = half.graph.free_rows
-    layouts = {name: half.graph.layouts[value] for name, value in {**half.inputs, **half.outputs}.items()}
-    axes = {name: [layout.axes[axis] for axis in layout.order] for name, layout in layouts.items()}
-    takes = {name: f"in_{i}" for i, name in enumerate(half.inputs)}
-    gives = {name: f"out_{i}" for i, name in enumerate(half.outputs)}
-    specs = half.takes(2 if free else half.graph.example_rows)
-    example = tuple(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs.values())
+def _onnx(half: Half, path: Path, calibration: Tree | None) -> dict[str, Any]:
+    """Write one ONNX file; what ``stages.json`` says of it."""
+    _extra("onnx")
+    _extra("onnxscript")
+    path, free = path.with_suffix(".onnx"), half.graph.free_rows
+    takes, gives = _tensors(half)
+    axes = {name: told["axes"] for name, told in takes.items()}
     dynamic = tuple({i: torch.export.Dim.AUTO for i, (a, _) in enumerate(axes[name]) if a} for name in takes)
+    example = _example(half, 2 if free else half.graph.example_rows)
     with _quiet(), _whole(path) as part:
         torch.onnx.export(
             half.module().eval(),
@@ -144,23 +150,61 @@ def _part(half: Half, path: Path, calibration: Tree | None) -> dict[str, Any]:
             dynamo=True,
             verbose=False,
             external_data=False,
-            input_names=list(takes.values()),
-            output_names=list(gives.values()),
+            input_names=[told["tensor"] for told in takes.values()],
+            output_names=[told["tensor"] for told in gives.values()],
             dynamic_shapes=(dynamic,) if free else None,
         )
-    work, size = half.work(), 4
-    if calibration is not None and any(stage.work.flops for stage in half.stages):
-        inputs = {name: calibration[name] for name in takes}
-        half.rows(inputs)
-        batches = half.batches(inputs, _BATCH) if half.joinable else [inputs]
-        _quantise(path, path, [{takes[name]: b[name] for name in takes} for b in batches], {})
-        size = 1
-    _tell(_extra("onnx"), path, {"flops": work.flops, "bytes": work.bytes * size / 4})
+    batches = _batches(half, calibration, _BATCH)
+    if batches:
+        _quantise(path, path, [{takes[name]["tensor"]: batch[name] for name in takes} for batch in batches], {})
+    work = _work(half, bool(batches))
+    _tell(_extra("onnx"), path, work)
+    return {"file": path.name, "work": work, "takes": takes, "gives": gives}
 
-    def told(names: dict[str, str]) -> dict[str, Any]:
-        return {n: {"tensor": t, "axes": axes[n], "dtype": layouts[n].dtype} for n, t in names.items()}
 
-    return {"file": path.name, "takes": told(takes), "gives": told(gives)}
+def _lowered(half: Half, path: Path, calibration: Tree | None) -> dict[str, Any]:
+    """Write one ExecuTorch file, for one row; what ``stages.json`` says of it."""
+    path, rows = path.with_suffix(".pte"), 1 if half.graph.free_rows else half.graph.example_rows
+    takes, gives = _tensors(half)
+    for told in (*takes.values(), *gives.values()):
+        told["axes"] = [(0, a * rows + b) for a, b in told["axes"]]
+    batches = _batches(half, calibration, 1)
+    given = [tuple(torch.as_tensor(np.ascontiguousarray(batch[name])) for name in takes) for batch in batches]
+    with _quiet(), _whole(path) as part:
+        lowered.write(half.module().eval(), _example(half, rows), part, given)
+    return {"file": path.name, "work": _work(half, bool(batches)), "takes": takes, "gives": gives}
+
+
+def _tensors(half: Half) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a half takes and gives: each with its name in the file, its axes in memory order, and its dtype."""
+    found = []
+    for prefix, values in (("in", half.inputs), ("out", half.outputs)):
+        layouts = {name: half.graph.layouts[value] for name, value in values.items()}
+        found.append(
+            {
+                name: {"tensor": f"{prefix}_{i}", "axes": [each.axes[axis] for axis in each.order], "dtype": each.dtype}
+                for i, (name, each) in enumerate(layouts.items())
+            }
+        )
+    return found[0], found[1]
+
+
+def _example(half: Half, rows: int) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in half.takes(rows).values())
+
+
+def _batches(half: Half, calibration: Tree | None, most: int) -> list[dict[str, Any]]:
+    """The calibration inputs of a half in batches; none where there are none, or nothing to quantise."""
+    if calibration is None or not any(stage.work.flops for stage in half.stages):
+        return []
+    inputs = {name: calibration[name] for name in half.inputs}
+    half.rows(inputs)
+    return half.batches(inputs, most) if half.joinable else [inputs]
+
+
+def _work(half: Half, quantised: bool) -> dict[str, float]:
+    work = half.work()
+    return {"flops": work.flops, "bytes": work.bytes / 4 if quantised else work.bytes}
 
 
 def _quantise(path_in: Path, path_out: Path, batches: Sequence[dict[str, Any]], work: dict[str, float]) -> None:

@@ -1,5 +1,6 @@
 """The first stages on a device without torch: the same features as torch's, in float32 and int8, and in the walk."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 from duetto import tree as trees
 from duetto.device import Stages
 from duetto.errors import ConfigError, DataError
-from duetto.models import Inception, Net, Residual, Staged, Text, Vit, export, stage
+from duetto.models import Inception, Net, Residual, Staged, Text, Vit, attached, export, stage
 from duetto.protocols import Advance
 from duetto.types import Local
 
@@ -106,6 +107,50 @@ def test_int8_and_exits(tmp_path: Path) -> None:
     assert device[0:cut].work().bytes == pytest.approx(net[:cut].work().bytes / 4)
     plain = export.stages(replace(net, exits={}), tmp_path / "plain", [cut])
     assert sum(f.stat().st_size for f in plain.glob("stages*")) > 0
+
+
+def test_heads_that_were_attached_are_written(tmp_path: Path) -> None:
+    net, x = made("vit")
+    cut = next(k for k in net.cuts()[5:] if len(net.frontier(k)) == 1)
+    (value,) = net.frontier(cut)
+    head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(int(np.prod(net.frontier(cut)[value].shape)), 5))
+    net = attached(net, {cut: head})
+    device = Stages(str(export.stages(net, tmp_path, [cut])))
+    found = Advance(0, cut)(Local(memory={"net": device}), {"x": x}, (0,), "phone")[1]
+    wanted = Advance(0, cut)(Local(memory={"net": net}), {"x": x}, (0,), "phone")[1]
+    np.testing.assert_allclose(found["logits"], wanted["logits"], atol=1e-5)
+    assert device.exits[cut].work().flops == net.exits[cut].work().flops
+
+
+@pytest.mark.filterwarnings("ignore")  # ExecuTorch 1.5 warns of its own code
+@pytest.mark.parametrize("bits", [32, 8])
+def test_executorch(tmp_path: Path, bits: int) -> None:
+    pytest.importorskip("executorch")
+    net, x = made("residual")
+    inner = net.cuts()[1:-1]
+    cuts = [inner[len(inner) // 2], len(net)]
+    folder = export.stages(net, tmp_path, cuts, {"x": x} if bits == 8 else None, runtime="executorch")
+    device, tree, start = Stages(str(folder)), {"x": x[:1]}, 0
+    for stop in cuts:
+        tree, start = device[start:stop](tree), stop
+        for name, leaf in net[:stop]({"x": x[:1]}).items():
+            assert np.abs(tree[name] - leaf).max() < (1e-4 if bits == 32 else 0.25 * np.abs(leaf).max())
+    with pytest.raises(DataError, match="x of"):
+        device[0 : cuts[0]]({"x": x})
+
+
+def test_without_executorch(tmp_path: Path) -> None:
+    if importlib.util.find_spec("executorch"):
+        pytest.skip("it is installed")
+    net, _ = made("residual")
+    with pytest.raises(ConfigError, match="ExecuTorch is not installed"):
+        export.stages(net, tmp_path, [4], runtime="executorch")
+    folder = export.stages(net, tmp_path, [4])
+    told = json.loads((folder / "stages.json").read_text())
+    told["parts"][0]["file"] = "stages-0-4.pte"
+    (folder / "stages.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match="give this device ONNX files"):
+        Stages(str(folder))[0:4]({"x": np.zeros((1, 3, 16, 16), np.float32)})
 
 
 def test_bad_folders_and_features(tmp_path: Path) -> None:
