@@ -149,13 +149,13 @@ class Stages:
 
 def _executed(path: str, inputs: list[np.ndarray]) -> list[np.ndarray]:
     """What the method of an ExecuTorch file gives."""
-    method, as_tensor = _method(path)
+    _, method, as_tensor = _method(path)
     return [each.numpy() for each in method.execute([as_tensor(each) for each in inputs])]
 
 
 @lru_cache(maxsize=32)
-def _method(path: str) -> tuple[Any, Any]:
-    """The loaded method of a file, and what makes its inputs.
+def _method(path: str) -> tuple[Any, Any, Any]:
+    """The program of a file, its method, which dies with it, and what makes inputs.
 
     Raises:
         ConfigError: ExecuTorch is not installed.
@@ -167,6 +167,7 @@ def _method(path: str) -> tuple[Any, Any]:
     except ImportError as error:
         raise ConfigError(f"ExecuTorch is not installed ({error})", "give this device ONNX files") from error
     try:
-        return runtime.load_program(Path(path).read_bytes()).load_method("forward"), as_tensor
+        program = runtime.load_program(Path(path))
+        return program, program.load_method("forward"), as_tensor
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path} is no program ({error})", "fetch the artefact again") from error
