@@ -1,13 +1,14 @@
 """Split inference on phones whose link changes: a planner re-decides, and a late question is rescued on the device.
 
 A residual network is staged, what crosses each cut is coded for real, and a planner that knows the link only from its
-own transfers chooses for every input between the device alone, the cloud with the input, and a cut. Beside it stand
-the two extremes. Inputs are sensor frames in float32, for which there is no JPEG; the network is untrained, since time,
-energy and bytes are what is shown. Run: ``python examples/03_split.py``
+own transfers, and from a probe where one is worth it, chooses for every input between the device alone, the cloud with
+the input, and a cut. Beside it stand the two extremes. Inputs are sensor frames in float32, for which there is no JPEG;
+the network is untrained, since time, energy and bytes are what is shown. Run: ``python examples/03_split.py``
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
@@ -18,7 +19,7 @@ import duetto as du
 from duetto.models import Residual
 from duetto.policies import MODES, ExitOrCut, Planned
 from duetto.programs import plan
-from duetto.protocols import Advance, Finish, answer, disagreement
+from duetto.protocols import Advance, Echo, Finish, answer, disagreement, probe
 from duetto.simulation import energy
 
 PHONE, CLOUD, NEVER = "low-end-phone", "cloud-gpu", 1.1  # no exit is that sure
@@ -44,12 +45,16 @@ def main(inputs: int = 8) -> dict[str, dict[str, float]]:
             own = policy.fork()
             asking = {"me": me, "exits": exits, "peers": {"cloud": cloud}, "question": Finish(), "policy": own}
             for step, x in enumerate(frames):
-                given = await answer(x, key=(0, me.name, step), reward=disagreement, deadline=10.0, **asking)
+                known = du.Seen(traits={"time": np.array([asyncio.get_running_loop().time()])})  # forecasts age
+                if hasattr(own.part, "probe"):
+                    await probe(cloud, own, key=(0, me.name, "probe", step), known=known, deadline=1.0)
+                key = (0, me.name, step)
+                given = await answer(x, key=key, known=known, reward=disagreement, deadline=10.0, **asking)
                 yield du.Record.of(given, step=step)
 
         log = du.simulate(
             device=du.Party((device,), (Advance,)),
-            cloud=du.Party((), (Finish,), du.Local(None, {"net": net})),
+            cloud=du.Party((), (Echo, Finish), du.Local(None, {"net": net})),
             fleet=du.fleet(PHONE, ["ann", "bob", "eve"], memory={"net": net}),
             network="synthetic",
             seed=0,

@@ -60,5 +60,5 @@ def _package(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise ConfigError(
-            f"ExecuTorch is not installed ({error})", "see CONTRIBUTING.md: its dependencies are not in any extra"
+            f"ExecuTorch is not installed ({error})", "see CONTRIBUTING.md, which tells what it needs"
         ) from error

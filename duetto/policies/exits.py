@@ -248,6 +248,11 @@ class ExitOrCut(Policy[Mapping[str, Any]]):
         propensity = np.where(sure, 1.0, planned.propensity)
         return {"exits": exits, "inner": inner}, Move(action, propensity, why, planned.peer, plan)
 
+    def probe(self, state: Mapping[str, Any], seen: Seen) -> np.ndarray:
+        """Whether the planner would have the link probed, ``[n]`` bool; no other inner policy would."""
+        asks = getattr(self.inner, "probe", None)
+        return np.zeros(seen.size, bool) if asks is None else np.asarray(asks(state["inner"], seen))
+
     def learn(self, state: Mapping[str, Any], seen: Seen, move: Move, reward: Any) -> Mapping[str, Any]:
         """The inner policy learns."""
         return {**state, "inner": self.inner.learn(state["inner"], seen, move, reward)}

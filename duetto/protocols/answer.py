@@ -62,7 +62,7 @@ async def answer(
         key: of this input.
         deadline: seconds that a peer may take; afterwards the device's own answer stands.
         within: seconds for the whole walk. When they are over, the last exit that was reached answers; before the
-            first one the walk goes on to it.
+            first one the walk goes on to it. Policies see the trait ``seconds_left``.
         online: whether the device believes it has a connection; policies of availability read it.
         known: what else the policy sees of this one item: features, link, queue, battery, budget, traits.
         reward: from the own answer and the peer's (trees with ``logits``) to what the policy learns from its last move;
@@ -93,6 +93,8 @@ async def answer(
                 carried = reply.tree.get("carried", carried)
                 walk.reached(reply)
         seen = replace(known, stage=stage, answer=None if walk.own is None else walk.own["logits"][None])
+        if within is not None:
+            seen = replace(seen, traits={**(seen.traits or {}), "seconds_left": np.array([walk.left()])})
         move = policy.choose(seen, (*key, "policy", stage))
         action, last = Action(int(move.action[0])), position + 1 == len(stages)
         if action is Action.STOP and walk.own is not None:
@@ -167,7 +169,7 @@ class _Walk:
                 await self._any({task} if self._task is None else {task, self._task}, math.inf)
                 if self._task is not None and self._task.done():
                     self._heard(self._task.result())
-                if not task.done() and (self.said is not None or (self.own is not None and self._left() <= 0)):
+                if not task.done() and (self.said is not None or (self.own is not None and self.left() <= 0)):
                     self.cost += (await _given_up(task)).cost
                     return None
         finally:
@@ -207,12 +209,13 @@ class _Walk:
         if self._about is not None:
             self.learn(*self._about, reply.cost, reply.metrics, self.said)
 
-    def _left(self) -> float:
+    def left(self) -> float:
+        """Seconds until time is up."""
         return self.end - asyncio.get_running_loop().time()
 
     async def _any(self, tasks: set[asyncio.Task[Reply]], patience: float) -> None:
         """Until one is done, but not for longer than patience and, with an own answer, the end allow."""
-        seconds = patience if self.own is None else min(patience, self._left())
+        seconds = patience if self.own is None else min(patience, self.left())
         try:
             await asyncio.wait(
                 tasks,
