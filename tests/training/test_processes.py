@@ -265,7 +265,9 @@ def test_bad_settings() -> None:
 
 
 SCRIPT = """
+    import signal
     from pathlib import Path
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     import numpy as np
     import torch
     from duetto.models import Mlp
