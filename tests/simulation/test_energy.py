@@ -45,6 +45,7 @@ def test_the_built_in_figures_are_sane_and_immutable():
         "low-end-phone",
         "mid-phone",
         "flagship-phone",
+        "pixel-7",
         "raspberry-pi-4",
         "jetson-class",
         "cloud-cpu",
