@@ -40,6 +40,7 @@ async def answer(
     key: Key,
     deadline: float | None = None,
     within: float | None = None,
+    reserve: float = 0.0,
     online: bool = True,
     known: Seen | None = None,
     reward: Reward | None = None,
@@ -63,6 +64,8 @@ async def answer(
         deadline: seconds that a peer may take; afterwards the device's own answer stands.
         within: seconds for the whole walk. When they are over, the last exit that was reached answers; before the
             first one the walk goes on to it. Policies see the trait ``seconds_left``.
+        reserve: seconds of ``within`` that are kept for the first exit: a question asked before it is waited for no
+            longer than leaves them, so that the answer is in time whatever the peer does.
         online: whether the device believes it has a connection; policies of availability read it.
         known: what else the policy sees of this one item: features, link, queue, battery, budget, traits.
         reward: from the own answer and the peer's (trees with ``logits``) to what the policy learns from its last move;
@@ -108,7 +111,7 @@ async def answer(
                 asking = question if move.plan.codec is None else Coded(question, move.plan.codec)
                 coming = asking.asked_of(peers[move.peer], carried, key=(*key, "ask", stage), deadline=deadline)
                 walk.ask(coming, seen, move)
-                await walk.hear(move.plan.patience)
+                await walk.hear(min(move.plan.patience, walk.left() - reserve if walk.own is None else math.inf))
         if last and walk.own is None:
             await walk.hear(math.inf)
         if walk.said is not None or (last and walk.own is not None):
