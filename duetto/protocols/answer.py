@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -85,37 +86,38 @@ async def answer(
     # Before the first exit, and after each; without a model there is a second look, now knowing that there is none.
     stages = [(0, None), *((stage + 1, exits[stage]) for stage in sorted(exits))] if exits else [(0, None), (1, None)]
     why = ""
-    for position, (stage, skill) in enumerate(stages):
-        if skill is not None:
-            reply = await walk.compute(me.ask(skill, carried, key=(*key, "exit", stage - 1)))
-            if reply is None:
-                return await walk.ended("time is up")
-            if reply.tree is None:
-                why = reply.failure or ""
-            else:
-                carried = reply.tree.get("carried", carried)
-                walk.reached(reply)
-        seen = replace(known, stage=stage, answer=None if walk.own is None else walk.own["logits"][None])
-        if within is not None:
-            seen = replace(seen, traits={**(seen.traits or {}), "seconds_left": np.array([walk.left()])})
-        move = policy.choose(seen, (*key, "policy", stage))
-        action, last = Action(int(move.action[0])), position + 1 == len(stages)
-        if action is Action.STOP and walk.own is not None:
-            if not walk.asked:
-                walk.learn(seen, move, Cost(), {}, None)
-            return await walk.ended(move.why)
-        if action is Action.ASK and not walk.asked:
-            if move.peer not in peers:
-                why = f"nobody is called {move.peer}"
-            else:
-                asking = question if move.plan.codec is None else Coded(question, move.plan.codec)
-                coming = asking.asked_of(peers[move.peer], carried, key=(*key, "ask", stage), deadline=deadline)
-                walk.ask(coming, seen, move)
-                await walk.hear(min(move.plan.patience, walk.left() - reserve if walk.own is None else math.inf))
-        if last and walk.own is None:
-            await walk.hear(math.inf)
-        if walk.said is not None or (last and walk.own is not None):
-            return await walk.ended(walk.why or why or move.why)
+    with closing(walk):
+        for position, (stage, skill) in enumerate(stages):
+            if skill is not None:
+                reply = await walk.compute(me.ask(skill, carried, key=(*key, "exit", stage - 1)))
+                if reply is None:
+                    return await walk.ended("time is up")
+                if reply.tree is None:
+                    why = reply.failure or ""
+                else:
+                    carried = reply.tree.get("carried", carried)
+                    walk.reached(reply)
+            seen = replace(known, stage=stage, answer=None if walk.own is None else walk.own["logits"][None])
+            if within is not None:
+                seen = replace(seen, traits={**(seen.traits or {}), "seconds_left": np.array([walk.left()])})
+            move = policy.choose(seen, (*key, "policy", stage))
+            action, last = Action(int(move.action[0])), position + 1 == len(stages)
+            if action is Action.STOP and walk.own is not None:
+                if not walk.asked:
+                    walk.learn(seen, move, Cost(), {}, None)
+                return await walk.ended(move.why)
+            if action is Action.ASK and not walk.asked:
+                if move.peer not in peers:
+                    why = f"nobody is called {move.peer}"
+                else:
+                    asking = question if move.plan.codec is None else Coded(question, move.plan.codec)
+                    coming = asking.asked_of(peers[move.peer], carried, key=(*key, "ask", stage), deadline=deadline)
+                    walk.ask(coming, seen, move)
+                    await walk.hear(min(move.plan.patience, walk.left() - reserve if walk.own is None else math.inf))
+            if last and walk.own is None:
+                await walk.hear(math.inf)
+            if walk.said is not None or (last and walk.own is not None):
+                return await walk.ended(walk.why or why or move.why)
     why = walk.why or why or "no model on the device, and the policy asks nobody"
     raise Unanswered(f"{me.name} has no answer ({why})")
 
@@ -190,6 +192,11 @@ class _Walk:
             return Answer(self.said, said.sender, move.why, cost, self.own, True, said.version)
         assert self.own is not None
         return Answer(self.own, self.me.name, why, cost, self.own, self.asked, self.version)
+
+    def close(self) -> None:
+        """Nobody waits for an answer any longer, whatever went wrong."""
+        if self._task is not None:
+            self._task.cancel()
 
     def learn(self, seen: Seen, move: Move, cost: Cost, metrics: Mapping[str, float], said: Tree | None) -> None:
         """Teach the policy what a move brought."""
