@@ -9,6 +9,7 @@ import numpy as np
 import zstandard
 
 from duetto import tree as trees
+from duetto.codecs.leaves import frame, within
 from duetto.errors import ConfigError, WireError
 from duetto.tree import Spec, Tree
 from duetto.types import Codec, Domain, Key
@@ -49,9 +50,9 @@ class Zstd(Codec[Tree]):
             ConfigError: a leaf of no wire format.
         """
         data = trees.encode(tree)
-        self._check(len(data))
-        frame = zstandard.ZstdCompressor(level=self.level, write_checksum=True).compress(data)
-        return state, np.frombuffer(frame, np.uint8)
+        within(len(data), self.limit)
+        coded = zstandard.ZstdCompressor(level=self.level, write_checksum=True).compress(data)
+        return state, np.frombuffer(coded, np.uint8)
 
     def decode(self, tree: Tree) -> Tree:
         """Decompress.
@@ -59,23 +60,17 @@ class Zstd(Codec[Tree]):
         Raises:
             WireError: not one whole frame that states its size, too large, altered, or no tree inside.
         """
-        if not isinstance(tree, np.ndarray) or tree.dtype != np.uint8 or tree.ndim != 1:
-            raise WireError("not a leaf of compressed bytes", "both sides must use the same codecs")
-        frame = tree.tobytes()
+        data = frame(tree)
         try:
-            size = zstandard.get_frame_parameters(frame).content_size
+            size = zstandard.get_frame_parameters(data).content_size
             if size == zstandard.CONTENTSIZE_UNKNOWN:
                 raise WireError("a compressed message that hides its size", "the sender must state it")
-            self._check(size)
-            data = zstandard.ZstdDecompressor().decompress(frame, allow_extra_data=False)
+            within(size, self.limit)
+            plain = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise WireError("not a compressed tree", f"damaged on the way ({error})") from error
-        return trees.decode(data, self.limit)
+        return trees.decode(plain, self.limit)
 
     def becomes(self, spec: Spec) -> None:
         """Unknown: what comes out depends on the values."""
         return None
-
-    def _check(self, size: int) -> None:
-        if size > self.limit:
-            raise WireError(f"a compressed tree of {size} bytes", f"the limit is {self.limit}; raise it on both sides")

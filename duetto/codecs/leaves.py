@@ -70,6 +70,23 @@ def shape_of(told: np.ndarray, itemsize: int = 8) -> tuple[int, ...]:
     return shape
 
 
+def frame(leaf: Any) -> bytes:
+    """The bytes of a compressed tree.
+
+    Raises:
+        WireError: something else.
+    """
+    if not isinstance(leaf, np.ndarray) or leaf.dtype != np.uint8 or leaf.ndim != 1:
+        raise WireError("not a leaf of compressed bytes", OTHERS)
+    return leaf.tobytes()
+
+
+def within(size: int, limit: int) -> None:
+    """Raises WireError for a decompressed tree of more bytes than both sides allow."""
+    if size > limit:
+        raise WireError(f"a compressed tree of {size} bytes", f"the limit is {limit}; raise it on both sides")
+
+
 def finite(leaf: np.ndarray) -> np.ndarray:
     """The leaf.
 

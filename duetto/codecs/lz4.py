@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from duetto import tree as trees
-from duetto.codecs.leaves import OTHERS
+from duetto.codecs.leaves import frame, within
 from duetto.errors import ConfigError, WireError
 from duetto.tree import Spec, Tree
 from duetto.types import Codec, Domain, Key
@@ -48,9 +48,9 @@ class Lz4(Codec[Tree]):
             ConfigError: a leaf of no wire format; lz4 is not installed.
         """
         data = trees.encode(tree)
-        self._check(len(data))
-        frame = _library().compress(data, compression_level=self.level, content_checksum=True, store_size=True)
-        return state, np.frombuffer(frame, np.uint8)
+        within(len(data), self.limit)
+        coded = _library().compress(data, compression_level=self.level, content_checksum=True, store_size=True)
+        return state, np.frombuffer(coded, np.uint8)
 
     def decode(self, tree: Tree) -> Tree:
         """Decompress.
@@ -59,29 +59,23 @@ class Lz4(Codec[Tree]):
             WireError: not one whole frame that states its size, too large, altered, or no tree inside.
             ConfigError: lz4 is not installed.
         """
-        if not isinstance(tree, np.ndarray) or tree.dtype != np.uint8 or tree.ndim != 1:
-            raise WireError("not a leaf of compressed bytes", OTHERS)
-        library, frame = _library(), tree.tobytes()
+        library, data = _library(), frame(tree)
         try:
-            size = library.get_frame_info(frame)["content_size"]
-            self._check(size)
+            size = library.get_frame_info(data)["content_size"]
+            within(size, self.limit)
             reader = library.LZ4FrameDecompressor()
-            data = reader.decompress(frame, max_length=size + 1)
+            plain = reader.decompress(data, max_length=size + 1)
         except (RuntimeError, ValueError, MemoryError) as error:
             raise WireError("not a compressed tree", f"damaged on the way ({error})") from error
-        if len(data) != size or not reader.eof or reader.unused_data:
+        if len(plain) != size or not reader.eof or reader.unused_data:
             raise WireError(
                 "a compressed message that misstates its size", "the message was not written by this library"
             )
-        return trees.decode(data, self.limit)
+        return trees.decode(plain, self.limit)
 
     def becomes(self, spec: Spec) -> None:
         """Unknown: what comes out depends on the values."""
         return None
-
-    def _check(self, size: int) -> None:
-        if size > self.limit:
-            raise WireError(f"a compressed tree of {size} bytes", f"the limit is {self.limit}; raise it on both sides")
 
 
 def _library() -> Any:
