@@ -20,13 +20,14 @@ import numpy as np
 
 from duetto import algorithms, codecs, training
 from duetto import tree as trees
-from duetto.errors import ConfigError, DataError
+from duetto.errors import ConfigError
 from duetto.evaluation import users
 from duetto.evaluation.result import Result
 from duetto.evaluation.table import Interval, Row, Value
 from duetto.evaluation.users import PerUser
 from duetto.models import Net
 from duetto.policies import Uniform
+from duetto.programs.saved import Saved
 from duetto.protocols import rounds
 from duetto.simulation.engine import simulate
 from duetto.simulation.fleet import fleet
@@ -149,7 +150,7 @@ class World:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Saved):
     """What one algorithm came to with one seed.
 
     Attributes:
@@ -178,24 +179,6 @@ class Outcome:
         names = np.array(sorted(found))
         count, right = (np.array([found[name][i] for name in names]) for i in (0, 1))
         return PerUser(names, count, right.astype(float))
-
-    def save(self, path: Path) -> None:
-        """As JSON, whole or not at all."""
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(asdict(self)))
-        part.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Outcome:
-        """What was saved.
-
-        Raises:
-            DataError: something else.
-        """
-        try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{path} cannot be read ({error})", "remove it, and run again") from error
 
 
 def world(task: str, settings: Settings, seed: int) -> World:

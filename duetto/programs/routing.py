@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from duetto.errors import ConfigError, DataError
+from duetto.errors import ConfigError
 from duetto.evaluation import pareto, plot, records, report, table, users
 from duetto.evaluation.result import Curve, Result, Target
 from duetto.policies import (
@@ -36,6 +36,7 @@ from duetto.policies import (
     Threshold,
 )
 from duetto.programs.heard import Heard, heard
+from duetto.programs.saved import Saved
 from duetto.tasks import Task, load
 from duetto.types import Outcomes, Policy, Seen
 
@@ -132,7 +133,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Saved):
     """What one router came to on one task.
 
     Attributes:
@@ -162,24 +163,6 @@ class Outcome:
     asked: Sequence[float]
     areas: Sequence[float]
     curve: Sequence[Sequence[float]]
-
-    def save(self, path: Path) -> None:
-        """As JSON, whole or not at all."""
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(asdict(self)))
-        part.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Outcome:
-        """What was saved.
-
-        Raises:
-            DataError: something else.
-        """
-        try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{path} cannot be read ({error})", "remove it, and run again") from error
 
 
 def compare(
