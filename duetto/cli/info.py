@@ -132,8 +132,6 @@ def _devices() -> dict[str, dict[str, float]]:
 
 def _networks() -> dict[str, dict[str, Any]]:
     """Each network's radio, links, median bandwidths and round trip; those without their traces say what is missing."""
-    import numpy as np
-
     from duetto.errors import DataError
     from duetto.simulation import link
 
@@ -144,13 +142,7 @@ def _networks() -> dict[str, dict[str, Any]]:
         except DataError as error:
             found[name] = {"missing": str(error)}
             continue
-        found[name] = {
-            "radio": network.radio,
-            "links": len(network.links),
-            "down_mbps": float(np.median(np.concatenate([each.down.mbps for each in network.links]))),
-            "up_mbps": float(np.median(np.concatenate([each.up.mbps for each in network.links]))),
-            "rtt_seconds": float(np.median([each.rtt_seconds for each in network.links])),
-        }
+        found[name] = {"radio": network.radio, "links": len(network.links), **network.typical()}
     return found
 
 

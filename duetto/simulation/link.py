@@ -128,6 +128,19 @@ class Network:
     links: tuple[Link, ...]
     radio: str = "4g"
 
+    def typical(self) -> dict[str, float]:
+        """Medians over the links and time, outages left out: ``up_mbps``, ``down_mbps``, ``rtt_seconds``."""
+        found = {}
+        for name in ("up", "down"):
+            traces = [getattr(link, name) for link in self.links]
+            mbps = np.concatenate([trace.mbps for trace in traces])
+            seconds = np.concatenate([np.diff(trace.seconds) for trace in traces])
+            order, on = np.argsort(mbps), mbps > 0
+            order = order[on[order]]
+            passed = np.cumsum(seconds[order])
+            found[f"{name}_mbps"] = float(mbps[order][np.searchsorted(passed, passed[-1] / 2)])
+        return found | {"rtt_seconds": float(np.median([link.rtt_seconds for link in self.links]))}
+
     def link(self, key: Key) -> Link:
         """One of the links, begun at a random time of its trace; the same for the same key."""
         if len(self.links) == 1 and self.links[0].steady:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duetto.errors import ConfigError, DataError
-from duetto.simulation.link import NAMES, Link, named, offline
+from duetto.simulation.link import NAMES, Link, Network, named, offline
 from duetto.simulation.traces import Trace, constant, synthetic
 
 TRACE = synthetic(2, seed=1, seconds=30)
@@ -212,3 +212,9 @@ def test_every_named_network_replays_the_real_traces(data_dir: Path):
             assert 100 + link.rtt_seconds / 2 < min(up, down)
             assert max(up, down) < 200
         assert 0.02 <= network.links[0].rtt_seconds <= 0.15
+
+
+def test_the_typical_link_leaves_outages_out() -> None:
+    up = Trace(np.array([0.0, 5.0, 6.0, 9.0]), np.array([0.0, 8.0, 2.0]), "made")
+    network = Network("two", (Link(up, constant(10), 0.1), Link(up, constant(30), 0.3)), "4g")
+    assert network.typical() == {"up_mbps": 2.0, "down_mbps": 10.0, "rtt_seconds": pytest.approx(0.2)}
