@@ -46,8 +46,7 @@ def main(inputs: int = 8) -> dict[str, dict[str, float]]:
             asking = {"me": me, "exits": exits, "peers": {"cloud": cloud}, "question": Finish(), "policy": own}
             for step, x in enumerate(frames):
                 known = du.Seen(traits={"time": np.array([asyncio.get_running_loop().time()])})  # forecasts age
-                if hasattr(own.part, "probe"):
-                    await probe(cloud, own, key=(0, me.name, "probe", step), known=known, deadline=1.0)
+                await probe(cloud, own, key=(0, me.name, "probe", step), known=known, deadline=1.0)
                 key = (0, me.name, step)
                 given = await answer(x, key=key, known=known, reward=disagreement, deadline=10.0, **asking)
                 yield du.Record.of(given, step=step)

@@ -15,7 +15,7 @@ from duetto.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from duetto.programs.plan import Planned
+    from duetto.programs.plan import Outlook
 
 EXAMPLES = console.examples(
     ("duetto plan resnet18 --device low-end-phone --network 4g", "each cut's latency, energy and bytes; split or not"),
@@ -58,13 +58,14 @@ def plan(
     objective: Annotated[Literal["latency", "energy", "price"], typer.Option(help="What counts.")] = "latency",
     every: Annotated[
         float | None,
-        typer.Option(help="Seconds between answers, with the radio's tail. [dim]\\[default: a whole tail][/]"),
+        typer.Option(min=0, help="Seconds between answers, with the radio's tail. [dim]\\[default: a whole tail][/]"),
     ] = None,
     inputs: Annotated[Path | None, typer.Option(help="A .npy file of inputs, [rows, ...].")] = None,
     shape: Annotated[str | None, typer.Option(help="Of one input, such as 3,224,224.")] = None,
     codec: Annotated[
-        list[str], typer.Option(help="What may code the features: float32+zstd, int8+zstd, int4+zstd; may be repeated.")
-    ] = ["float32+zstd", "int8+zstd"],  # noqa: B006 (typer reads it, nobody changes it)
+        list[str] | None,
+        typer.Option(help="What may code the features; may be repeated. [dim]\\[default: float32+zstd, int8+zstd][/]"),
+    ] = None,
     floor: Annotated[
         int, typer.Option(min=0, help="Stages that must be done before anything may leave the device.")
     ] = 0,
@@ -85,7 +86,7 @@ def plan(
     if up is not None and up <= 0:
         raise ConfigError(f"a link of {up:g} Mbit/s", "give a bandwidth above 0")
     net = link.named(_ALIAS.get(network, network))
-    at = planning.typical(net)
+    at = net.typical()
     if up is not None:
         at |= {"up_mbps": up, "down_mbps": max(up, at["down_mbps"] * up / at["up_mbps"])}
     if rtt is not None:
@@ -99,7 +100,7 @@ def plan(
         progress("coding what crosses each cut", 0, 1)
         seconds = own if measured is None else measured.predicted(staged.stages)
         (entry,) = staged.graph.inputs
-        costs = planning.costed(staged, {entry: found.inputs}, seconds, there, names=tuple(codec))
+        costs = planning.costed(staged, {entry: found.inputs}, seconds, there, names=tuple(codec or planning.USUAL))
         made = planning.planned(
             costs,
             given,
@@ -146,7 +147,7 @@ def _device(name: str, like: str) -> tuple[Any, Any]:
     return _profile(name), None
 
 
-def _told(made: Planned) -> dict[str, Any]:
+def _told(made: Outlook) -> dict[str, Any]:
     options, costs, verdict = made.options, made.costs, made.verdict
     return {
         "objective": made.objective,
@@ -155,7 +156,7 @@ def _told(made: Planned) -> dict[str, Any]:
         "ways": [
             {
                 "way": options.label[i],
-                "cut": int(options.cut[i]),  # type: ignore[arg-type]
+                "cut": options.cut[i],
                 "codec": options.codec[i],
                 "seconds": float(costs.seconds[i]),
                 "joules": float(costs.joules[i]),
@@ -170,7 +171,7 @@ def _told(made: Planned) -> dict[str, Any]:
     }
 
 
-def _plans(made: Planned) -> list[dict[str, Any]]:
+def _plans(made: Outlook) -> list[dict[str, Any]]:
     """What is best from which bandwidth to which, with no queue."""
     found: list[dict[str, Any]] = []
     for mbps, best in zip(made.table.up_mbps, made.table.best[:, 0], strict=True):
@@ -182,7 +183,7 @@ def _plans(made: Planned) -> list[dict[str, Any]]:
     return found
 
 
-def _chosen(made: Planned) -> list[int]:
+def _chosen(made: Outlook) -> list[int]:
     """The three extremes, then of every cut its best codec, in order."""
     cost = made.costs.of(made.objective)
     splits = [i for i in range(len(made.options)) if made.options.splits[i]]
@@ -194,7 +195,7 @@ def _chosen(made: Planned) -> list[int]:
     return [i for i in range(len(made.options)) if i not in splits] + list(best.values())
 
 
-def _bars(made: Planned) -> list[tuple[str, tuple[float, float, float], bool]]:
+def _bars(made: Outlook) -> list[tuple[str, tuple[float, float, float], bool]]:
     """Of every way its seconds on the device, on the link, in the cloud; and whether it is taken."""
     options, bars = made.options, []
     for i in _chosen(made):
@@ -204,7 +205,7 @@ def _bars(made: Planned) -> list[tuple[str, tuple[float, float, float], bool]]:
     return bars
 
 
-def _show(told: dict[str, Any], made: Planned) -> None:
+def _show(told: dict[str, Any], made: Outlook) -> None:
     from rich.text import Text
 
     out, at = console.out(), told["link"]
@@ -235,7 +236,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _table(made: Planned) -> Table:
+def _table(made: Outlook) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -53,9 +53,8 @@ def measured(net: Staged, inputs: Tree, repeats: int = 7) -> np.ndarray:
     """
     graph = net.graph
     half = net[:]
-    half.rows(inputs)
-    known = {value: graph.layouts[value].restored(torch.as_tensor(inputs[name])) for name, value in half.inputs.items()}
     rows = half.rows(inputs)
+    known = {value: graph.layouts[value].restored(torch.as_tensor(inputs[name])) for name, value in half.inputs.items()}
     parts = [graph.part([i], {n: n for n in graph.stages[i].reads}, _made(net, i)) for i in range(len(net))]
     seconds = np.zeros((repeats + 1, len(net)))
     with torch.inference_mode():

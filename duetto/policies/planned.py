@@ -55,9 +55,10 @@ class Planned(Policy[Tree]):
 
     ``seen.link``: ``up_mbps``, ``down_mbps``, ``rtt_seconds``, each ``[n]`` where somebody monitors the link; what is
     not there is believed from :meth:`learn`. ``seen.queue``, seconds of work in the cloud; ``seen.traits["time"]``,
-    seconds on any clock. Before the first stage it asks with a plan, or goes on where the device alone is best; at
-    later stages it stops. A move holds one plan: where the items of an array want different ones, the plan is that of
-    the first that asks, and :meth:`wanted` tells all.
+    seconds on any clock. Before the first stage it asks with a plan, or goes on where the device alone is best. At
+    later stages it stops, and asks where there is no answer: between cuts without exits, put it into
+    :class:`~duetto.policies.ExitOrCut`. A move holds one plan: where the items of an array want different ones, the
+    plan is that of the first that asks, and :meth:`wanted` tells all.
 
     State: the forecast's; ``last`` (int64 scalar, the row last used, -1: none); ``rtt`` (float64 scalar); once given
     options ``table``, their columns ``[rows]`` float64, and ``radio`` ``[4]``. Without options it never asks.

@@ -20,7 +20,6 @@ from duetto.models import Net, Staged
 from duetto.models.graph import Stage
 from duetto.policies import cuts
 from duetto.simulation import energy
-from duetto.simulation.link import Network
 from duetto.tree import Tree
 from duetto.types import Chain, Codec
 
@@ -30,6 +29,7 @@ CODECS: Mapping[str, Codec[Any]] = {
     "int4+zstd": Chain((codecs.Quantise(4), codecs.Zstd(1))),
 }
 """What a frontier may be coded with; what a coarser one costs in accuracy is for the user to measure."""
+USUAL = ("float32+zstd", "int8+zstd")  # those that lose next to nothing
 CUTS = 24  # that are priced at most, spread over the network's work
 
 
@@ -182,7 +182,7 @@ def _share(work: Any, total: Any) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Planned:
+class Outlook:
     """What ``duetto plan`` tells.
 
     Attributes:
@@ -217,7 +217,7 @@ def planned(
     queue_seconds: float = 0.0,
     gap_seconds: float = 0.0,
     first_cut: int = 0,
-) -> Planned:
+) -> Outlook:
     """All ways to answer at a link, the few that are ever best, and the verdict.
 
     Args:
@@ -226,7 +226,7 @@ def planned(
     """
     options = ways(costs, given, device, cloud, prices).within(first_cut=first_cut)
     found = cuts.priced(options, up_mbps, down_mbps, rtt_seconds, queue_seconds, radio, gap_seconds)
-    return Planned(
+    return Outlook(
         objective,
         {"up_mbps": up_mbps, "down_mbps": down_mbps, "rtt_seconds": rtt_seconds, "queue_seconds": queue_seconds},
         options,
@@ -277,16 +277,3 @@ def _joined(parts: Sequence[cuts.Options]) -> cuts.Options:
     for each in fields(cuts.Options):
         columns[each.name] = tuple(value for part in parts for value in getattr(part, each.name))
     return cuts.Options(**columns)
-
-
-def typical(network: Network) -> dict[str, float]:
-    """Medians over a network's links and time, outages left out: ``up_mbps``, ``down_mbps``, ``rtt_seconds``."""
-    found = {}
-    for name in ("up", "down"):
-        mbps = np.concatenate([getattr(link, name).mbps for link in network.links])
-        seconds = np.concatenate([np.diff(getattr(link, name).seconds) for link in network.links])
-        order, on = np.argsort(mbps), mbps > 0
-        order = order[on[order]]
-        passed = np.cumsum(seconds[order])
-        found[f"{name}_mbps"] = float(mbps[order][np.searchsorted(passed, passed[-1] / 2)])
-    return found | {"rtt_seconds": float(np.median([link.rtt_seconds for link in network.links]))}

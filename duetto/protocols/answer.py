@@ -50,8 +50,8 @@ async def answer(
 
     A skill of ``exits`` is asked with what the one before it carried on, at first ``{"x": [1, *shape]}``, and gives
     ``logits`` where it is an exit, and ``carried`` where it leaves something for the next one and for a peer: see
-    :class:`~duetto.protocols.stages.Advance`. Once a plan's ``patience`` is over, the device goes on beside the
-    question, and the first answer stands.
+    :class:`~duetto.protocols.stages.Advance`. A plan to ask behind a later cut is carried out there. Once a plan's
+    ``patience`` is over, the device goes on beside the question, and the first answer stands.
 
     Args:
         x: the input, without a batch axis.
@@ -85,7 +85,7 @@ async def answer(
     known = replace(known, link={**(known.link or {}), "online": np.array([online])}, size=1)
     # Before the first exit, and after each; without a model there is a second look, now knowing that there is none.
     stages = [(0, None), *((stage + 1, exits[stage]) for stage in sorted(exits))] if exits else [(0, None), (1, None)]
-    why = ""
+    why, ahead = "", None  # a question that waits for its cut
     with closing(walk):
         for position, (stage, skill) in enumerate(stages):
             if skill is not None:
@@ -100,8 +100,11 @@ async def answer(
             seen = replace(known, stage=stage, answer=None if walk.own is None else walk.own["logits"][None])
             if within is not None:
                 seen = replace(seen, traits={**(seen.traits or {}), "seconds_left": np.array([walk.left()])})
-            move = policy.choose(seen, (*key, "policy", stage))
+            move = ahead or policy.choose(seen, (*key, "policy", stage))
             action, last = Action(int(move.action[0])), position + 1 == len(stages)
+            if action is Action.ASK and isinstance(move.plan.cut, int) and move.plan.cut > stage and not last:
+                ahead = move
+                continue
             if action is Action.STOP and walk.own is not None:
                 if not walk.asked:
                     walk.learn(seen, move, Cost(), {}, None)

@@ -29,7 +29,8 @@ async def probe(
 ) -> Reply | None:
     """Send :data:`BYTES` to a peer and tell the policy what they took, where it says that this is worth it.
 
-    A policy that can be probed for has ``probe(state, seen) -> [n] bool``, as :class:`duetto.policies.Planned` has.
+    Such a policy has ``probe(state, seen) -> [n] bool``, as :class:`duetto.policies.Planned` has; for others nothing is
+    sent.
 
     Args:
         peer: offers :class:`Echo`.
@@ -43,9 +44,9 @@ async def probe(
     """
     seen = replace(known or Seen(), size=1)
     now = asyncio.get_running_loop().time
-    part: Any = policy.part
-    wanted = part.probe(policy.state, replace(seen, traits={**(seen.traits or {}), "time": np.array([now()])}))
-    if not bool(np.asarray(wanted).any()):
+    wants = getattr(policy.part, "probe", None)
+    at = replace(seen, traits={**(seen.traits or {}), "time": np.array([now()])})
+    if wants is None or not np.asarray(wants(policy.state, at)).any():
         return None
     reply = await peer.ask(Echo(), {"x": np.zeros(BYTES, np.uint8)}, key=key, deadline=deadline)
     cost, up_seconds = reply.cost, reply.metrics.get("up_seconds", math.nan)

@@ -13,8 +13,6 @@ from duetto.models import Conv, Speech, Staged, stage
 from duetto.policies.cuts import COMPRESSED, DEVICE, RAW
 from duetto.programs import plan
 from duetto.simulation import energy
-from duetto.simulation.link import Link, Network
-from duetto.simulation.traces import Trace, constant
 
 NET = Conv((3, 16, 16), 10, (8, 16))
 STAGED: Staged = stage(NET.module(), torch.zeros(1, 3, 16, 16))
@@ -62,7 +60,7 @@ def test_few_cuts_are_spread_over_the_work() -> None:
         costed(names=("jpeg",))
 
 
-def planned(given: plan.Input, up: float, **more: Any) -> plan.Planned:
+def planned(given: plan.Input, up: float, **more: Any) -> plan.Outlook:
     return plan.planned(
         costed(),
         given,
@@ -134,9 +132,3 @@ def test_what_an_input_is_like() -> None:
     tokens = plan.input_of(None, np.zeros((2, 64), np.int64), real=True)
     assert tokens.raw_bytes == 128
     assert tokens.compressed_bytes <= 128
-
-
-def test_the_typical_link_leaves_outages_out() -> None:
-    up = Trace(np.array([0.0, 5.0, 6.0, 9.0]), np.array([0.0, 8.0, 2.0]), "made")
-    network = Network("two", (Link(up, constant(10), 0.1), Link(up, constant(30), 0.3)), "4g")
-    assert plan.typical(network) == {"up_mbps": 2.0, "down_mbps": 10.0, "rtt_seconds": pytest.approx(0.2)}

@@ -68,6 +68,7 @@ def test_what_it_took_is_told() -> None:
 
 def test_nothing_is_sent_where_nobody_asks() -> None:
     assert probed(Curious(False)) == (None, {})
+    assert probed(OnlyInCloud())[0] is None
     assert probed(ExitOrCut(OnlyInCloud()))[0] is None, "an inner policy without probes"
 
 

@@ -106,6 +106,15 @@ def test_features_cross_and_the_cloud_finishes() -> None:
     assert said.tree["logits"].tobytes() == WHOLE.tobytes(), "never asking is device-only"
 
 
+def test_a_plan_that_cuts_later_is_carried_out_there() -> None:
+    said, _ = walked(Asks(0, Plan(SECOND)))
+    carried = {"cut": np.int64(SECOND), "features": NET[:SECOND]({"x": X[None]})}
+    assert said.cost.up_bytes == trees.size(trees.spec(carried))
+    assert said.tree["logits"].tobytes() == WHOLE.tobytes()
+    said, _ = walked(Asks(0, Plan(END + 9)))
+    assert (said.party, said.asked) == ("cloud", True), "there is no such cut: it asks at the last one"
+
+
 def test_the_plans_codec_is_what_crosses() -> None:
     codec = Chain((Quantise(8), Zstd(1)))
     said, _ = walked(Asks(FIRST, Plan(FIRST, codec)))
