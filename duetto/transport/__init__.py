@@ -1,0 +1,1 @@
+"""How messages travel: the envelope, a session in which both sides ask, and what carries it."""
