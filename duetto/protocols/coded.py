@@ -39,6 +39,11 @@ class Coded(Skill):
         return self.skill.name
 
     @property
+    def inner(self) -> Skill:
+        """The skill inside."""
+        return self.skill.inner
+
+    @property
     def writes(self) -> bool:
         """Where the skill writes, or the codec remembers."""
         return self.skill.writes or self.back.remembers

@@ -128,7 +128,7 @@ class _Member:
 
     name: str
     cell: Cell
-    skills: frozenset[str]
+    party: Party
     profile: Profile
     link: Link | None  # the cloud has none: it is reached over the device's
     servers: list[float]  # when each processor is free
@@ -247,7 +247,6 @@ class _World:
             raise ConfigError(f"a cloud with {servers} servers", "give it at least one")
         if CLOUD in fleet.row:
             raise ConfigError(f"a user is called {CLOUD!r}", "that name is the cloud's")
-        self.skills = _names(device.skills)
         self.rest = Store(memory_bytes)
         self.jobs = InFlight()
         self.waits: dict[int, str] = {}
@@ -256,7 +255,7 @@ class _World:
             CLOUD: _Member(
                 CLOUD,
                 Cell(Local(cloud.local.data, cloud.local.memory)),
-                _names(cloud.skills),
+                cloud,
                 _named(energy.profiles(), cloud_profile, "profile"),
                 None,
                 [0.0] * servers,
@@ -282,7 +281,7 @@ class _World:
         left = self.rest.pop(name, Left(self.fleet.memory, None))
         cell = Cell(Local(self.fleet.data(name), left.memory))
         link = self.network.link((self.seed, "link", name))
-        return _Member(name, cell, self.skills, self.fleet.of(name), link, [0.0], radio=left.radio)
+        return _Member(name, cell, self.device, self.fleet.of(name), link, [0.0], radio=left.radio)
 
     def _let_go(self, member: _Member) -> None:
         """A device that is not needed any more leaves only what it changed."""
@@ -323,7 +322,7 @@ class _World:
         while name in self.busy:
             await self.busy[name]
         peer = self.member(name)
-        if skill.name not in peer.skills:
+        if not peer.party.offers(skill):
             self._let_go(peer)
             return Reply(name, failure=_not_offered(name, skill))
         began, spent, token = self.clock.time(), [Cost()], object()
@@ -380,7 +379,7 @@ class _World:
         them is known as soon as it is asked, and costs no event on the clock."""
         if not asks:
             return []
-        if skill.name not in self.skills:
+        if not self.device.offers(skill):
             return [Reply(each.name, failure=_not_offered(each.name, skill)) for each in asks]
         began, token = self.clock.time(), object()
         self.waits[id(token)] = f"{asker.name} waits for {asks[0].name} and others to {skill.name}"
@@ -649,7 +648,3 @@ def _named(table: Mapping[str, T], name: str, kind: str) -> T:
     if name not in table:
         raise ConfigError(f"no {kind} is called {name!r}", f"use one of {', '.join(table)}")
     return table[name]
-
-
-def _names(skills: Sequence[type[Skill]]) -> frozenset[str]:
-    return frozenset(skill.__name__ for skill in skills)
