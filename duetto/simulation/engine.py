@@ -26,7 +26,7 @@ from duetto.simulation import energy
 from duetto.simulation.clock import RANK, Clock
 from duetto.simulation.energy import Profile
 from duetto.simulation.fleet import Fleet
-from duetto.simulation.inflight import Cell, InFlight, Job, run_together
+from duetto.simulation.inflight import Cell, InFlight, Job
 from duetto.simulation.link import Direction, Link, Network, named
 from duetto.simulation.store import Left, Store
 from duetto.tree import Tree
@@ -65,6 +65,7 @@ def simulate(
     servers: int = 8,
     prices: str = "default",
     memory_bytes: int = 1 << 30,
+    alone: bool = False,
     on_record: Callable[[Record], None] = lambda record: None,
     on_save: Callable[[Saved], None] | None = None,
     resume: Saved | None = None,
@@ -81,6 +82,7 @@ def simulate(
         cloud_profile, servers: the cloud's processors.
         prices: a table of ``profiles.toml``.
         memory_bytes: what devices at rest remember beyond this lies on disk.
+        alone: run every use of a skill by itself, as machines of one's own do: their answers bit for bit, but slower.
         on_record: called with each record as it is logged.
         on_save: called with the state when a cloud's role logs a record and nothing is in flight.
         resume: a state to go on from; the log then holds only what comes after it.
@@ -91,7 +93,9 @@ def simulate(
             a user who is called "cloud"; neighbours outside the fleet.
     """
     parties = _party(device), _party(cloud)
-    world = _World(fleet, *parties, neighbours, network, seed, cloud_profile, servers, prices, memory_bytes, resume)
+    world = _World(
+        fleet, *parties, neighbours, network, seed, cloud_profile, servers, prices, memory_bytes, alone, resume
+    )
     records: list[Record] = []
     before = resume.records if resume else 0
 
@@ -234,6 +238,7 @@ class _World:
         servers: int,
         prices: str,
         memory_bytes: int,
+        alone: bool,
         resume: Saved | None,
     ) -> None:
         self.fleet, self.device, self.cloud, self.seed = fleet, device, cloud, seed
@@ -248,7 +253,7 @@ class _World:
         if CLOUD in fleet.row:
             raise ConfigError(f"a user is called {CLOUD!r}", "that name is the cloud's")
         self.rest = Store(memory_bytes)
-        self.jobs = InFlight()
+        self.jobs = InFlight(alone)
         self.waits: dict[int, str] = {}
         self.busy: dict[str, asyncio.Future[None]] = {}  # devices that were asked together, until all have answered
         self.members = {
@@ -392,7 +397,8 @@ class _World:
         known = _Known()
         try:
             spent = [self._there(member, job, began, known) for member, job in zip(members, jobs, strict=True)]
-            run_together([job for job in jobs if job.finish is not None and job.failure is None])
+            ready = [job for job in jobs if job.finish is not None and job.failure is None]
+            self.jobs.together([(job, job.cell.local.memory) for job in ready])
             replies = [
                 self._back(member, job, cost, began, known)
                 for member, job, cost in zip(members, jobs, spent, strict=True)

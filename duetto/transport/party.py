@@ -199,9 +199,8 @@ class Running:
 
     async def play(self, known: Mapping[str, Any], log: Callable[[Record], None]) -> None:
         """Run all roles to their ends; after each record the memory is kept."""
-        async with asyncio.TaskGroup() as group:
-            for role in self.party.roles:
-                group.create_task(self._play(role, {"me": self.me, "local": self.local, **known}, log))
+        known = {"me": self.me, "local": self.local, **known}
+        await asyncio.gather(*(self._play(role, known, log) for role in self.party.roles))
 
     async def _play(self, role: Any, known: Mapping[str, Any], log: Callable[[Record], None]) -> None:
         wanted = inspect.signature(role).parameters

@@ -87,7 +87,11 @@ class Session:
         me: who this side is.
         serve: answers what is asked.
         limits: what is taken from the other side.
-        on_rest, on_now: hear what the other side says of virtual time, in a rehearsal.
+
+    Attributes:
+        other: who the other side is.
+        on_rest, on_now: hear what the other side says of virtual time, in a rehearsal; None takes it for a fault.
+        up_bytes, down_bytes: whole envelopes, sent and heard.
     """
 
     def __init__(
@@ -96,12 +100,10 @@ class Session:
         me: Greeting,
         serve: Serve,
         limits: Limits = Limits(),
-        *,
-        on_rest: Callable[[float], None] | None = None,
-        on_now: Callable[[float], None] | None = None,
     ) -> None:
         self._channel, self._me, self._serve, self._limits = channel, me, serve, limits
-        self._on_rest, self._on_now = on_rest, on_now
+        self.on_rest: Callable[[float], None] | None = None
+        self.on_now: Callable[[float], None] | None = None
         self.other = Greeting("")
         self._count = 0
         self._waiting: dict[int, asyncio.Future[Said]] = {}
@@ -112,7 +114,7 @@ class Session:
         self._out: deque[Iterator[bytes]] = deque()
         self._more = asyncio.Event()
         self._ended: Lost | None = None
-        self.up_bytes = self.down_bytes = 0  # whole envelopes, sent and heard
+        self.up_bytes = self.down_bytes = 0
 
     async def open(self) -> Greeting:
         """Say who this side is, and hear who the other is.
@@ -272,10 +274,10 @@ class Session:
                 task.cancel()
         elif kind == "bye":
             self._ended = Lost(envelope.bye.why, envelope.bye.final)
-        elif kind == "rest" and self._on_rest is not None:
-            self._on_rest(envelope.rest.until)
-        elif kind == "now" and self._on_now is not None:
-            self._on_now(envelope.now.time)
+        elif kind == "rest" and self.on_rest is not None:
+            self.on_rest(envelope.rest.until)
+        elif kind == "now" and self.on_now is not None:
+            self.on_now(envelope.now.time)
         else:
             raise WireError(f"{kind} at this place", "both sides must speak the same version")
 
