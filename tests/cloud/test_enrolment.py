@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-def enrolment(authority: Authority, tmp_path: Path) -> Enrolment:
+def enrolment(authority: Authority, tmp_path: Path) -> Iterator[Enrolment]:
     """An empty one."""
     engine = database.opened(f"sqlite:///{tmp_path}/duetto.db")
     tables(engine)
-    return Enrolment(engine, authority, clock=Clock())
+    yield Enrolment(engine, authority, clock=Clock())
+    engine.dispose()
 
 
 def tables(engine: sql.Engine) -> None:
@@ -232,6 +234,7 @@ def test_processes_at_once(tmp_path: Path) -> None:
     assert said.count("enrolled") == 1
     assert sum("bound to another key" in each or "by another" in each for each in said) == 2, said
     assert len(enrolment.devices()) == 2
+    engine.dispose()
 
 
 def test_settings_that_cannot_be(enrolment: Enrolment) -> None:
