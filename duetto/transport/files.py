@@ -35,10 +35,10 @@ def put(path: Path, data: bytes, *, secret: bool = False) -> None:
     settle(path.parent)
 
 
-def settle(folder: Path) -> None:
-    """Bring a folder's names to the disk, where the system can."""
+def settle(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk, where the system can."""
     with suppress(OSError):  # Windows opens no folders; its names are journalled
-        opened = os.open(folder, os.O_RDONLY)
+        opened = os.open(path, os.O_RDONLY)
         try:
             os.fsync(opened)
         finally:
