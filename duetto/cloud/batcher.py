@@ -250,9 +250,9 @@ class Batcher:
 
         ``asked`` = ``answered`` + ``failed`` (refused by the skill) + ``shed`` (refused at the door) + ``dropped``
         (from the queue: its time was over, or would have been) + ``late`` (being computed when its time was over) +
-        ``cancelled`` + those still ``waiting`` and ``running`` (for somebody). ``batches``, their ``calls`` of skills (a batch may
-        hold several groups), ``rows`` and ``busy_seconds``; ``waited_seconds`` in the queue, of all that were begun;
-        ``batch_rows_le_N``: batches of at most N rows and more than N/2.
+        ``cancelled`` + those still ``waiting`` and ``running`` for somebody. ``batches``, their ``calls`` of skills (a
+        batch may hold several groups), ``rows`` and ``busy_seconds``; ``waited_seconds`` in the queue, of all that
+        were begun; ``batch_rows_le_N``: batches of at most N rows and more than N/2.
         """
         sizes = {f"batch_rows_le_{size}": count for size, count in sorted(self._sizes.items())}
         running = sum(not use.answer.done() for lane in self._lanes.values() for use in lane.running)
