@@ -64,7 +64,6 @@ class Blobs:
                     if not self._whole(target, size):
                         if here is None:
                             part.flush()
-                            disk.makedirs(target.rpartition("/")[0], exist_ok=True)
                             disk.put_file(part.name, target)
                         else:
                             _move(part, Path(target))

@@ -116,7 +116,9 @@ def _reached(engine: sql.Engine) -> Iterator[None]:
     except sql.exc.OperationalError as fault:
         why = str(fault.orig).strip().replace("\n", " ")
         where = engine.url.render_as_string()
-        raise DataError(f"the database {where} cannot be used ({why})", "check that it is there, and try again") from fault
+        raise DataError(
+            f"the database {where} cannot be used ({why})", "check that it is there, and try again"
+        ) from fault
 
 
 def _careful(connection: Any, record: Any) -> None:

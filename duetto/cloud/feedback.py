@@ -1,11 +1,12 @@
 """What devices have sent, kept once: the feedback store that the teacher reads.
 
-An entry is named by (device, session, sequence), see :mod:`duetto.protocols.deliver`; what comes again is left out. Its
-``arrival`` is a cursor: arrivals are given out in the order of commits, so a reader who has seen one has seen all below.
+An entry is named by (device, session, sequence), see :mod:`duetto.protocols.deliver`; what comes again is left out.
+Its ``arrival`` is a cursor: given out in the order of commits, so that a reader who has seen one has seen all below.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -196,7 +197,7 @@ def _split(device: str, session: bytes, first: int, last: int, drops: Sequence[D
         edges |= {edge for edge in (drop.first, drop.last + 1) if drop.first and first < edge <= last}
     cuts = sorted(edges)
     whole: list[Gap] = []
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in itertools.pairwise(cuts):
         told = any(drop.first <= start and end - 1 <= drop.last for drop in drops if drop.first)
         if whole and whole[-1].told == told:
             start = whole.pop().first
