@@ -186,6 +186,7 @@ def judged(
             "over_best_extreme_geometric": float(np.exp(np.log(over).mean())),
             "over_best_extreme_median": float(np.median(over)),
             "joules": float(replay.by_link(world, each.joules)[which].mean()),
+            "dollars": float(replay.by_link(world, each.dollars)[which].mean()),
             "rescued": each.rescued,
             "probed": each.probed,
             "cells": np.round(saving, 5).tolist(),
@@ -373,8 +374,8 @@ def report(result: Mapping[str, Any]) -> None:
         for half, rows in halves.items():
             print(f"\n{half}: saving over the best static plan in hindsight, mean of a cell's cost")
             print("| method | mean | geometric | median [quartiles] p90 | captured | worse > 2 % | regret mean, median"
-                  " | < 5 % | p95 | over best extreme: mean, geometric, median | J |")  # fmt: skip
-            print("|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+                  " | < 5 % | p95 | over best extreme: mean, geometric, median | J | $ a million |")  # fmt: skip
+            print("|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
             for name, row in rows.items():
                 print(_line(name, row), flush=True)
     print(
@@ -405,7 +406,8 @@ def _line(name: str, row: Mapping[str, float]) -> str:
     return (
         f"| {name} | {percent('saving_mean')} | {percent('saving_geometric')} | {quartiles} | {percent('captured')} | "
         f"{percent('worse_than_static')} | {percent('regret_mean')}, {percent('regret_median')} | "
-        f"{percent('regret_below_5')} | {row['p95_over_static']:.2f} | {over} | {row['joules']:.3f} |"
+        f"{percent('regret_below_5')} | {row['p95_over_static']:.2f} | {over} | {row['joules']:.3f} | "
+        f"{1e6 * row['dollars']:.2f} |"
     )
 
 
