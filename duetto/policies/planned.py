@@ -43,13 +43,13 @@ class Weighed:
         patience: ``[..., rows]`` seconds from the first bit on, infinite where the device never goes on alone.
         known: ``[...]`` what the best option would cost on average if the bandwidth were known, or what it costs as it
             is where that was not asked for.
-        asks: ``[...]`` bool, whether the best option sends something.
+        sends: ``[..., rows]`` bool, whether an option sends something, or what broadcasts to it.
     """
 
     costs: np.ndarray
     patience: np.ndarray
     known: np.ndarray
-    asks: np.ndarray
+    sends: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -226,11 +226,10 @@ class Planned(Policy[Tree]):
         share = table["early_share"]
         base, first = (0.0 * share, 0.0 * share) if price else (table[own], share * table[early])
         found = first + (1 - share) * (base + mean)
-        asks = np.take_along_axis(np.broadcast_to(sends, found.shape), found.argmin(-1)[..., None], -1)[..., 0]
         if not probing:
-            return Weighed(found, patience, found.min(-1), asks)
+            return Weighed(found, patience, found.min(-1), sends)
         exact = first[..., None] + (1 - share[..., None]) * (base[..., None] + cost)
-        return Weighed(found, patience, (exact.min(-2) * chances).sum(-1), asks)
+        return Weighed(found, patience, (exact.min(-2) * chances).sum(-1), sends)
 
     def taken(self, costs: Array, last: Array) -> np.ndarray:
         """The row of the least cost ``[..., rows]``, or the last one where it costs hardly more."""
@@ -246,8 +245,9 @@ class Planned(Policy[Tree]):
 
         A question tells as much as a probe does: before one that is asked anyway, a probe informs that one alone.
         """
-        best = weighed.costs.min(-1)
-        worth = np.where(weighed.asks, min(1.0, self.informs), self.informs) * np.maximum(best - weighed.known, 0.0)
+        best, row = weighed.costs.min(-1), weighed.costs.argmin(-1)[..., None]
+        asks = np.take_along_axis(np.broadcast_to(weighed.sends, weighed.costs.shape), row, -1)[..., 0]
+        worth = np.where(asks, min(1.0, self.informs), self.informs) * np.maximum(best - weighed.known, 0.0)
         if self.objective != "energy":
             return np.asarray((worth > 0.03 * best) & (self.objective == "latency"))
         seconds = PROBE_BYTES * 8e-6 / mbps
