@@ -22,7 +22,14 @@ from duetto.transport.identity import Credentials
 
 SERVICE = wire.DESCRIPTOR.services_by_name["Duetto"].full_name
 _FAULTS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
-GONE = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED})
+GONE = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.NOT_FOUND,
+    }
+)
 """With these, coming back would not help."""
 
 Accept = Callable[[Channel, bytes | None], Awaitable[None]]
