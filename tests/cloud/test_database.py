@@ -9,6 +9,7 @@ import sqlalchemy as sql
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+import duetto.cloud.enrolment
 import duetto.cloud.feedback
 import duetto.cloud.registry  # noqa: F401  its tables
 from duetto.cloud.database import alone, ignoring, metadata, opened, reading, upgraded, writing
