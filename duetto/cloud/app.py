@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from duetto.cloud.batcher import Batcher
+from duetto.cloud.presence import Presence, watching
 from duetto.cloud.service import Left, Service, serve
 from duetto.cloud.site import Site
 from duetto.errors import ConfigError
@@ -37,7 +38,7 @@ class App:
         insecure: speak plain text, which is for one machine only.
         limits: what is taken from a device.
         batcher: of the large model.
-        more: what else runs as long as the service does.
+        more: what else runs as long as the service does: from the service to an asynchronous context.
     """
 
     site: Site
@@ -76,6 +77,8 @@ class App:
                     )
                     ports[1] = await server.start()
                     stack.push_async_callback(server.stop)
+                told, enrolment = Presence(self.site.engine), None if self.insecure else self.site.enrolment
+                await stack.enter_async_context(watching(service, told, enrolment))
                 for each in self.more:
                     await stack.enter_async_context(each(service))
                 yield

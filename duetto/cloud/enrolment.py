@@ -239,6 +239,12 @@ class Enrolment:
             rows = connection.execute(devices.select().order_by(devices.c.name, devices.c.enrolled))
             return tuple(_device(row) for row in rows)
 
+    def revoked(self, since: float) -> tuple[Device, ...]:
+        """Those that were revoked after a time, whichever process did it."""
+        with self.engine.connect() as connection:
+            rows = connection.execute(devices.select().where(devices.c.revoked >= since).order_by(devices.c.revoked))
+            return tuple(_device(row) for row in rows)
+
     def _again(self, told: Any, before: Any, name: str, key: str) -> bytes:
         """A token that could not be taken: why; or the certificate again, to whom it was made out."""
         if told is None:

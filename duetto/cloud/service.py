@@ -24,7 +24,7 @@ from duetto.transport.identity import Credentials, name_of
 from duetto.transport.pace import Paced, Rehearsal
 from duetto.transport.party import Keep, Running, Uses
 from duetto.transport.remote import Remote, columns
-from duetto.transport.session import Greeting, Question, Said, Session
+from duetto.transport.session import Greeting, Question, Said, Serve, Session
 from duetto.types import Group, Party, Peer, Record, Role
 
 CLOUD = "cloud"
@@ -144,6 +144,10 @@ class Service:
         uses: what runs skills that do not write; None runs them one after the other.
         limits: what is taken from a device.
         rehearsal: whether devices tell of their rest.
+
+    Attributes:
+        answering: answers what devices ask; whoever measures or traces it wraps it.
+        sessions: those that are open, by device.
     """
 
     def __init__(
@@ -158,10 +162,14 @@ class Service:
         rehearsal: bool = False,
     ) -> None:
         self.running = Running(party, CLOUD, keep=keep, uses=uses)
+        self.answering: Serve = self.running.answer
+        self.uses = uses
         self._admit, self._limits, self._rehearsal = admit, limits, rehearsal
         self.rests: dict[str, float] = {}
         self.fleet = Fleet(devices, limit=limits.body_bytes, told=self._stir)
-        self._sessions: dict[str, Session] = {}
+        self.sessions: dict[str, Session] = {}
+        self._certificates: dict[Session, bytes | None] = {}
+        self._past = [0, 0]  # bytes of sessions that have ended
         self.over = False
 
     async def accept(self, channel: Channel, certificate: bytes | None) -> None:
@@ -180,10 +188,11 @@ class Service:
             await session.end(OVER, final=True)
             await channel.close()
             return
-        before = self._sessions.get(name)
+        before = self.sessions.get(name)
         if before is not None:  # it has come back before we knew that it was gone
             await before.end("this device has connected again")
-        self._sessions[name] = session
+        self.sessions[name] = session
+        self._certificates[session] = certificate
         device = self.fleet.member(name)
         self._stir(name)
         if self._rehearsal:
@@ -191,8 +200,11 @@ class Service:
         device.attach(session)
         self.fleet.came()
         ended = await session.run()
-        if self._sessions.get(name) is session:
-            del self._sessions[name]
+        if self.sessions.get(name) is session:
+            del self.sessions[name]
+        del self._certificates[session]
+        self._past[0] += session.down_bytes
+        self._past[1] += session.up_bytes
         device.detach(session, Lost(ended.why))  # a device that goes may come back
 
     async def once(self, data: bytes, certificate: bytes | None) -> bytes:
@@ -233,14 +245,24 @@ class Service:
 
     async def revoke(self, name: str, why: str) -> None:
         """Let go of a device that may not come any longer."""
-        session = self._sessions.get(name)
+        session = self.sessions.get(name)
         if session is not None:
             await session.end(why, final=True)
+
+    def certificate(self, name: str) -> bytes | None:
+        """The certificate (PEM) that a connected device has shown."""
+        return self._certificates.get(self.sessions[name])
+
+    @property
+    def wire_bytes(self) -> tuple[int, int]:
+        """Bytes of envelopes so far: heard from devices, and sent to them."""
+        heard = self._past[0] + sum(session.down_bytes for session in self._certificates)
+        return heard, self._past[1] + sum(session.up_bytes for session in self._certificates)
 
     async def end(self, why: str = OVER) -> None:
         """Tell everybody that it is over."""
         self.over = True
-        await asyncio.gather(*(session.end(why, final=True) for session in self._sessions.values()))
+        await asyncio.gather(*(session.end(why, final=True) for session in self.sessions.values()))
 
     def _stir(self, name: str) -> None:
         """What a device said of its rest holds no longer."""
@@ -248,12 +270,12 @@ class Service:
 
     async def _answer(self, sender: str, question: Question) -> Said:
         self._stir(sender)
-        return await self.running.answer(sender, question)
+        return await self.answering(sender, question)
 
     def now(self, time: float) -> None:
         """Tell everybody what time it is."""
         self.rests.clear()
-        for session in self._sessions.values():
+        for session in self.sessions.values():
             session.now(time)
 
 
