@@ -18,6 +18,8 @@ app = typer.Typer(
         ("duetto cloud enroll phone-1", "print a token, by which one device can come"),
         ("duetto cloud devices", "who has come"),
         ("duetto cloud revoke phone-1 --why stolen", "and who may not any longer"),
+        ("duetto cloud admin-token anna --role operator", "print a token, by which Anna may administer"),
+        ("duetto cloud --large large.onnx --admin 127.0.0.1:8080", "with the administration over HTTP, and /metrics"),
         ("duetto cloud publish small.onnx --version 2", "sign a model, and offer it to devices"),
         (
             "duetto cloud --program closed-loop --users 8 --rehearse --insecure --listen 127.0.0.1:7700",
@@ -26,6 +28,9 @@ app = typer.Typer(
     ),
 )
 State = Annotated[Path, typer.Option(help="The cloud's folder.", envvar="DUETTO_CLOUD")]
+Database = Annotated[
+    str | None, typer.Option(help="Such as postgresql://...; else SQLite in the folder.", envvar="DUETTO_DB")
+]
 HOME = Path(".duetto/cloud")
 
 
@@ -43,11 +48,16 @@ def cloud(
         list[str] | None,
         typer.Option(help="By which devices reach this server; may be repeated. [dim]\\[default: localhost][/]"),
     ] = None,
-    database: Annotated[
-        str | None, typer.Option(help="Such as postgresql://...; else SQLite in the folder.", envvar="DUETTO_DB")
-    ] = None,
+    database: Database = None,
     blobs: Annotated[
         str | None, typer.Option(help="Such as s3://bucket; else the folder's.", envvar="DUETTO_BLOBS")
+    ] = None,
+    admin: Annotated[
+        str | None,
+        typer.Option(
+            help="Administer over HTTP, and tell /metrics, at HOST:PORT, or at a port of this machine alone; "
+            "elsewhere over TLS."
+        ),
     ] = None,
     insecure: real.Insecure = False,
     program: real.Program = None,
@@ -71,20 +81,63 @@ def cloud(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if program is not None:
+        if admin is not None:
+            raise ConfigError("--admin beside a --program", "it administers a cloud that serves a --large model")
         _program(program, task, settings, users, listen, insecure, wait, rehearse, records, memory, state, name)
         return
     from duetto.cloud.app import App
+    from duetto.transport import tracing
 
     if large is None:
         raise ConfigError("a cloud without a large model", "name one with --large, or a --program")
     site = _site(state, database, blobs).begin(name or ("localhost", "127.0.0.1"))
-    made = App(site, _model(large), listen, enrol or None, insecure)
+    tracing.started("duetto cloud")
+    shown: list[str] = []
+    beside = []
+    if admin is not None:
+        from duetto.cloud.admin import serving
+
+        beside.append(serving(site, admin, lambda url: shown.append(f"administration at {url}, ")))
+    made = App(site, _model(large), listen, enrol or None, insecure, more=beside)
 
     def listening(port: int, enrolling: int) -> None:
         where = f"enrolment at port {enrolling}, " if enrolling else ""
-        console.line(f"listening at {listen.rpartition(':')[0]}:{port}, {where}folder {state}")
+        console.line(f"listening at {listen.rpartition(':')[0]}:{port}, {where}{''.join(shown)}folder {state}")
 
     made.run(listening)
+
+
+@app.command(
+    name="admin-token",
+    epilog=console.examples(
+        ("duetto cloud admin-token prometheus", "to look, and to read /metrics"),
+        ("duetto cloud admin-token anna --role operator --days 365", "to act as well, for a year"),
+        ("duetto cloud admin-token anna --revoke", "take all of Anna's back"),
+    ),
+)
+def admin_token(
+    name: Annotated[str, typer.Argument(help="Whose token; what it does is told under this name.")],
+    state: State = HOME,
+    role: Annotated[str, typer.Option(help="viewer (looks), or operator (acts as well).")] = "viewer",
+    days: Annotated[float, typer.Option(min=0.01, help="For which it holds.")] = 90.0,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Take all tokens of this name back instead.")] = False,
+    database: Database = None,
+    as_json: running.Json = False,
+) -> None:
+    """Print a token for the administration over HTTP; only its hash is kept."""
+    site = _site(state, database).begin()
+    if revoke:
+        with site.audit.doing(_me(), "revoke operator", {"name": name}):
+            count = site.operators.revoke(name)
+        console.line(f"{count} of {name} taken back; a running service heeds it at once")
+        return
+    with site.audit.doing(_me(), "admin token", {"name": name, "role": role, "days": days}):
+        token = site.operators.add(name, role, days)
+    if as_json:
+        console.emit({"token": token, "name": name, "role": role, "days": days})
+        return
+    console.line(f"for {name}, a {role}, for {days:g} days; it is shown this once", "dim")
+    print(token)
 
 
 @app.command(
@@ -102,7 +155,8 @@ def enroll(
 ) -> None:
     """Print a token with which one device can enrol, once."""
     site = _site(state).begin()
-    token = site.enrolment.token(device, issuer=by, hours=hours)
+    with site.audit.doing(_me(), "enroll", {"device": device, "hours": hours}):
+        token = site.enrolment.token(device, issuer=by, hours=hours)
     authority = state / "authority" / "authority.pem"
     if as_json:
         console.emit({"token": token, "device": device, "hours": hours, "authority": str(authority)})
@@ -145,7 +199,9 @@ def revoke(
     why: Annotated[str, typer.Option(help="For the record.")] = "revoked by the operator",
 ) -> None:
     """Let a device come no longer; a running service heeds it within seconds."""
-    gone = _site(state).begin().enrolment.revoke(device, why)
+    site = _site(state).begin()
+    with site.audit.doing(_me(), "revoke", {"device": device, "why": why}):
+        gone = site.enrolment.revoke(device, why)
     console.line(f"{gone.name} (key {gone.fingerprint[:12]}) is revoked: {why}")
 
 
@@ -173,7 +229,8 @@ def publish(
         x = np.load(inputs, allow_pickle=False)[:8].astype(np.float32)
         vector = trees.encode({"x": x, "logits": loaded({"x": x})["logits"]})
     olds = [each.sha256 for each in site.releases.releases() if each.model == name]
-    made = site.releases.publish(name, version, channel, model, vector=vector, tolerance=tolerance, olds=olds)
+    with site.audit.doing(_me(), "publish", {"model": name, "version": version, "channel": channel}):
+        made = site.releases.publish(name, version, channel, model, vector=vector, tolerance=tolerance, olds=olds)
     console.line(f"{name} {made.version} is offered to {channel}: {made.length:,} bytes, {made.sha256[:12]}")
 
 
@@ -182,6 +239,16 @@ def refresh(state: State = HOME) -> None:
     """Sign anew what would soon be out of date."""
     done = _site(state).begin().releases.refresh()
     console.line(f"signed anew: {', '.join(done) or 'nothing needed it'}")
+
+
+def _me() -> str:
+    """Who uses this command line, as the system says."""
+    import getpass
+
+    try:
+        return f"{getpass.getuser()} (command line)"
+    except (OSError, KeyError):
+        return "somebody (command line)"
 
 
 def _site(state: Path, database: str | None = None, blobs: str | None = None) -> Any:

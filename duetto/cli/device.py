@@ -68,7 +68,9 @@ def device(
         return
     from duetto.device.agent import Device
     from duetto.device.settings import Settings
+    from duetto.transport import tracing
 
+    tracing.started("duetto device")
     decided = None if leaves is None else Settings(leaves)  # type: ignore[arg-type]  # checked there
     made = Device(
         state,

@@ -233,11 +233,31 @@ class Enrolment:
             raise DataError(f"no device {name} to revoke", "revoked already" if row else "see the list of devices")
         return _device(row)
 
-    def devices(self) -> tuple[Device, ...]:
-        """All keys that were ever enrolled, by name and time."""
+    def devices(
+        self, prefix: str = "", *, revoked: bool | None = None, offset: int = 0, limit: int | None = None
+    ) -> tuple[Device, ...]:
+        """Keys that were ever enrolled, by name and time.
+
+        Args:
+            prefix: with which their names begin.
+            revoked: only those that are, or only those that are not; None is both.
+            offset, limit: leave so many out, and tell so many at most.
+        """
+        chosen = sql.select(*(devices.c[name] for name in Device.__dataclass_fields__))
+        if prefix:
+            chosen = chosen.where(devices.c.name.startswith(prefix, autoescape=True))
+        if revoked is not None:
+            chosen = chosen.where(devices.c.revoked.is_not(None) if revoked else devices.c.revoked.is_(None))
+        ordered = chosen.order_by(devices.c.name, devices.c.enrolled, devices.c.fingerprint)
         with self.engine.connect() as connection:
-            rows = connection.execute(devices.select().order_by(devices.c.name, devices.c.enrolled))
-            return tuple(_device(row) for row in rows)
+            return tuple(_device(row) for row in connection.execute(ordered.offset(offset).limit(limit)))
+
+    def counts(self) -> tuple[int, int]:
+        """How many keys are admitted, and how many were revoked."""
+        told = sql.select(sql.func.count(), sql.func.count(devices.c.revoked)).select_from(devices)
+        with self.engine.connect() as connection:
+            both, gone = connection.execute(told).one()
+        return both - gone, gone
 
     def revoked(self, since: float) -> tuple[Device, ...]:
         """Those that were revoked after a time, whichever process did it."""

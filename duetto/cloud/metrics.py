@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sql
@@ -126,7 +127,9 @@ class Metrics(Collector):
 
     @staticmethod
     def _live(service: Service) -> Iterator[Metric]:
-        yield _gauge("duetto_devices_connected", "Devices with a stream to this process.", [(len(service.sessions), {})])
+        yield _gauge(
+            "duetto_devices_connected", "Devices with a stream to this process.", [(len(service.sessions), {})]
+        )
         yield _gauge("duetto_asks_running", "Asks of devices that are not answered yet.", [(service.running.busy, {})])
         yield _gauge(
             "duetto_device_asks_pending", "Asks to devices that they have not answered.", [(service.fleet.pending, {})]
@@ -161,7 +164,7 @@ class Metrics(Collector):
         site = self._site
         try:
             counts, gaps = site.feedback.counts(), site.feedback.gaps()
-            enrolled = site.enrolment.devices()
+            admitted, revoked = site.enrolment.counts()
             versions, paused = _channels(site)
             present = len(self._presence.all())
         except (Error, sql.exc.SQLAlchemyError):
@@ -173,19 +176,22 @@ class Metrics(Collector):
                 for kind, n in kinds.items():
                     by_kind[kind] = by_kind.get(kind, 0) + n
             yield _gauge(
-                "duetto_feedback_entries", "Entries kept, by kind.", [(n, {"kind": kind}) for kind, n in by_kind.items()]
+                "duetto_feedback_entries",
+                "Entries kept, by kind.",
+                [(n, {"kind": kind}) for kind, n in by_kind.items()],
             )
-            missing = {told: sum(gap.last - gap.first + 1 for gap in gaps if gap.told == told) for told in (True, False)}
+            missing = {
+                told: sum(gap.last - gap.first + 1 for gap in gaps if gap.told == told) for told in (True, False)
+            }
             yield _gauge(
                 "duetto_feedback_missing_entries",
                 "Numbers that have not come though later ones have: dropped by the device, which said so; or expected.",
                 [(missing[True], {"why": "dropped"}), (missing[False], {"why": "expected"})],
             )
-            revoked = sum(device.revoked is not None for device in enrolled)
             yield _gauge(
                 "duetto_devices_enrolled",
                 "Keys that were ever enrolled.",
-                [(len(enrolled) - revoked, {"state": "admitted"}), (revoked, {"state": "revoked"})],
+                [(admitted, {"state": "admitted"}), (revoked, {"state": "revoked"})],
             )
             yield _gauge("duetto_fleet_connected", "Devices connected to any process.", [(present, {})])
             yield _gauge("duetto_model_version", "The version that a channel points to.", versions)
@@ -215,10 +221,8 @@ def _expiries(site: Site) -> list[tuple[float, dict[str, str]]]:
 
             held = x509.load_pem_x509_certificate((site.folder / path).read_bytes())
             found.append((held.not_valid_after_utc.timestamp(), {"of": of}))
-    try:
+    with suppress(Error):  # no releases here; who promised some has the alarm on what is missing
         found += [(when.timestamp(), {"of": f"releases {role}"}) for role, when in site.releases.expiries().items()]
-    except Error:
-        pass  # no releases here; who promised some has the alarm on what is missing
     return found
 
 

@@ -77,9 +77,7 @@ class Presence:
             changed = [name for name, since in told.items() if name not in here or here[name].since != since]
             for name in changed:
                 connection.execute(presence.delete().where(mine, presence.c.device == name))
-            rows = [
-                {**vars(each), "beat": now} for name, each in here.items() if name not in told or name in changed
-            ]
+            rows = [{**vars(each), "beat": now} for name, each in here.items() if name not in told or name in changed]
             if rows:
                 connection.execute(presence.insert(), rows)
             connection.execute(presence.update().where(mine).values(beat=now))

@@ -15,7 +15,7 @@ import numpy as np
 
 from duetto.errors import ConfigError, Deadlock, Error, WireError
 from duetto.transport import envelope as envelopes
-from duetto.transport import vocabulary
+from duetto.transport import tracing, vocabulary
 from duetto.transport import wire_pb2 as wire
 from duetto.transport.channel import Channel, Lost
 from duetto.transport.envelope import Limits
@@ -124,7 +124,7 @@ class _Device(Remote):
     """A device, as its cloud sees it."""
 
     def __init__(self, name: str, limit: int, told: Callable[[str], None]) -> None:
-        super().__init__(name, device=False, limit=limit)
+        super().__init__(name, device=False, limit=limit, traceparent=tracing.traceparent)
         self._told = told
 
     async def ask(self, *args: Any, **kwargs: Any) -> Any:
@@ -162,7 +162,7 @@ class Service:
         rehearsal: bool = False,
     ) -> None:
         self.running = Running(party, CLOUD, keep=keep, uses=uses)
-        self.answering: Serve = self.running.answer
+        self.answering: Serve = tracing.answering(self.running.answer)
         self.uses = uses
         self._admit, self._limits, self._rehearsal = admit, limits, rehearsal
         self.rests: dict[str, float] = {}

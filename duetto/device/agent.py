@@ -44,6 +44,7 @@ from duetto.protocols.answer import answer, disagreement
 from duetto.protocols.deliver import delivering
 from duetto.protocols.probe import Echo
 from duetto.protocols.stages import Finish
+from duetto.transport import tracing
 from duetto.transport.channel import Lost
 from duetto.transport.grpc import Client
 from duetto.transport.identity import Credentials
@@ -166,7 +167,9 @@ class Device:
         if self._address is not None:
             self._client = Client(self._address, credentials=self._credentials)
             self._connection.dial = self._client.talk
-            guarded = Guarded(self._connection.cloud, Breaker(), deadline=self._deadline, key=(self.name,))
+            guarded = Guarded(
+                tracing.Traced(self._connection.cloud), Breaker(), deadline=self._deadline, key=(self.name,)
+            )
             self._cloud = Consenting(guarded, lambda: self.settings, situation=self.situation)
             work = [self._connect(), self._deliver()]
             if (self.state / "root.json").exists():
@@ -216,20 +219,22 @@ class Device:
         self._count += 1
         number, slot = self._count, self.slot
         path = self._path
-        given = await answer(
-            x,
-            me=self._running.me,
-            exits={} if path is None else {0: Artefact(str(path))},
-            peers={} if self._cloud is None else {"cloud": self._cloud},
-            question=self._question,
-            policy=self.policy,
-            key=("device", self.name, self._session, number),
-            deadline=self._deadline,
-            within=self._within,
-            online=self.connected,
-            known=known,
-            reward=disagreement,
-        )
+        with tracing.span("answer", device=self.name, number=number) as told:
+            given = await answer(
+                x,
+                me=self._running.me,
+                exits={} if path is None else {0: Artefact(str(path))},
+                peers={} if self._cloud is None else {"cloud": self._cloud},
+                question=self._question,
+                policy=self.policy,
+                key=("device", self.name, self._session, number),
+                deadline=self._deadline,
+                within=self._within,
+                online=self.connected,
+                known=known,
+                reward=disagreement,
+            )
+            told(by=given.party, why=given.why, asked=given.asked, model=given.version)
         answered = Answered(given, number, x)
         if self.settings.most is not Leaves.NOTHING:
             self.outbox.put("record", self._record(answered))
@@ -286,6 +291,7 @@ class Device:
         self.slot = self.slots.begin()
         version = np.int64(0 if self.slot is None else self.slot.version)
         self._running.local.memory = {**self._running.local.memory, "version": version}
+        self._connection.greeting = Greeting(self.name, {"version": float(version)})
 
     def _compare(self, slot: Slot, given: Answer) -> None:
         """A new model is sent back where it agrees less with the cloud than the one before it."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from duetto.errors import Error
+from duetto.transport import tracing
 from duetto.transport.backoff import back_off
 from duetto.transport.channel import Channel, Lost
 from duetto.transport.envelope import Limits
@@ -19,7 +20,7 @@ from duetto.transport.identity import Credentials
 from duetto.transport.pace import Paced, Rehearsal, really
 from duetto.transport.party import Keep, Running
 from duetto.transport.remote import Remote
-from duetto.transport.session import Greeting, Question, Said, Session
+from duetto.transport.session import Greeting, Question, Said, Serve, Session
 from duetto.types import Key, Local, Party, Record, Role
 
 CLOUD = "cloud"
@@ -68,7 +69,10 @@ class Connection:
     key: Key = field(default_factory=lambda: (secrets.token_hex(8),))
 
     def __post_init__(self) -> None:
-        self.cloud = Remote(CLOUD, device=True, patient=True, limit=self.limits.body_bytes)
+        self.cloud = Remote(
+            CLOUD, device=True, patient=True, limit=self.limits.body_bytes, traceparent=tracing.traceparent
+        )
+        self._answering: Serve = tracing.answering(self.running.answer)
 
     async def keep(self) -> Lost:
         """Stay connected until the cloud says that coming back would not help; tells why."""
@@ -101,7 +105,7 @@ class Connection:
 
     async def _answer(self, sender: str, question: Question) -> Said:
         try:
-            return await self.running.answer(sender, question)
+            return await self._answering(sender, question)
         finally:
             self.on_asked()
 

@@ -29,9 +29,7 @@ def upgrade() -> None:
         sql.Column("who", sql.Text, nullable=False),
         sql.Column("action", sql.Text, nullable=False),
         sql.Column("about", sql.Text, nullable=False, comment="JSON, as it was hashed"),
-        sql.Column(
-            "hash", sql.String(64), nullable=False, comment="SHA-256 of all that and the hash before, in hex"
-        ),
+        sql.Column("hash", sql.String(64), nullable=False, comment="SHA-256 of all that and the hash before, in hex"),
         sql.PrimaryKeyConstraint("number", name="pk_audit"),
     )
     op.create_table(
