@@ -30,11 +30,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from duetto import __version__
 from duetto.cloud.audit import Checked, Line
 from duetto.cloud.database import reading
-from duetto.cloud.metrics import Metrics
-from duetto.cloud.operators import OPERATOR, VIEWER, Operator
+from duetto.cloud.metrics import VERSION, Metrics
+from duetto.cloud.operators import OPERATOR, Operator
 from duetto.cloud.presence import Presence, Present
 from duetto.cloud.registry import CHANNELS, Move, Pause, Version
 from duetto.cloud.service import Service
@@ -451,7 +450,7 @@ def feedback(cloud: Cloud, who: Viewing) -> Counts:
 def gaps(
     cloud: Cloud, who: Viewing, device: Annotated[str | None, Query(pattern=r"^[^\x00]{1,200}$")] = None
 ) -> list[MissingEntries]:
-    """Entries that have not come though later ones have; those that a device dropped apart from those that it did not."""
+    """Entries that have not come though later ones have; those that a device dropped, apart."""
     return [
         MissingEntries(device=gap.device, session=gap.session.hex(), first=gap.first, last=gap.last, told=gap.told)
         for gap in cloud.site.feedback.gaps(device)
@@ -611,7 +610,7 @@ def application(site: Site, service: Service | None = None, *, tls: bool = False
     app = FastAPI(
         title="Duetto cloud",
         description=__doc__,
-        version=__version__,
+        version=VERSION,
         openapi_url="/api/v1/openapi.json",
         docs_url=None,  # both pages would be fetched from elsewhere
         redoc_url=None,
@@ -632,7 +631,7 @@ def application(site: Site, service: Service | None = None, *, tls: bool = False
 
 def _healthz() -> Alive:
     """Whether this process answers."""
-    return Alive(version=__version__)
+    return Alive(version=VERSION)
 
 
 async def _readyz(cloud: Cloud) -> Ready:

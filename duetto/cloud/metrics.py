@@ -7,6 +7,7 @@ every :data:`STORED_SECONDS`, since counting a long table takes its time; alarms
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,7 +18,6 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from duetto import __version__
 from duetto.cloud.presence import Presence
 from duetto.cloud.registry import CHANNELS
 from duetto.cloud.service import Service
@@ -26,6 +26,7 @@ from duetto.errors import Error
 from duetto.transport import vocabulary
 from duetto.transport.session import Question, Said, Serve
 
+VERSION = importlib.metadata.version("duetto")
 STORED_SECONDS = 15.0
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BYTES = (256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216)
@@ -83,7 +84,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """What is told beside the counted asks."""
-        yield _gauge("duetto_build_info", "The version that runs.", [(1.0, {"version": __version__})])
+        yield _gauge("duetto_build_info", "The version that runs.", [(1.0, {"version": VERSION})])
         if self._service is not None:
             yield from self._live(self._service)
         yield from self._stored
