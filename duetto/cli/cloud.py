@@ -20,6 +20,8 @@ app = typer.Typer(
         ("duetto cloud revoke phone-1 --why stolen", "and who may not any longer"),
         ("duetto cloud admin-token anna --role operator", "print a token, by which Anna may administer"),
         ("duetto cloud --large large.onnx --admin 127.0.0.1:8080", "with the administration over HTTP, and /metrics"),
+        ("duetto cloud certify", "a new certificate for this server, before the old one has expired"),
+        ("duetto cloud backup backups/today", "copy the folder, while the cloud runs on"),
         ("duetto cloud publish small.onnx --version 2", "sign a model, and offer it to devices"),
         (
             "duetto cloud --program closed-loop --users 8 --rehearse --insecure --listen 127.0.0.1:7700",
@@ -239,6 +241,78 @@ def refresh(state: State = HOME) -> None:
     """Sign anew what would soon be out of date."""
     done = _site(state).begin().releases.refresh()
     console.line(f"signed anew: {', '.join(done) or 'nothing needed it'}")
+
+
+@app.command(
+    epilog=console.examples(
+        ("duetto cloud certify", "each two months: a new certificate, for the names that it had"),
+        ("duetto cloud certify --name cloud.example --name 192.0.2.1", "for other names"),
+    )
+)
+def certify(
+    state: State = HOME,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="By which devices reach this server; may be repeated. [dim]\\[default: as before][/]"),
+    ] = None,
+    days: Annotated[float, typer.Option(min=0.01, help="For which it holds.")] = 90.0,
+) -> None:
+    """Make a new key and certificate for this server; processes use them once they are started again."""
+    from duetto.cloud.succession import names
+
+    site = _site(state).begin(name or ("localhost", "127.0.0.1"))
+    called = tuple(name or names(site.credentials.certificate))
+    with site.audit.doing(_me(), "certify", {"names": list(called), "days": days}):
+        site.certify(called, days)
+    console.line(f"a certificate for {', '.join(called)}, for {days:g} days; start the processes again")
+
+
+@app.command(
+    epilog=console.examples(
+        ("duetto cloud rotate timestamp", "a new key for a role of the releases; devices follow by themselves"),
+        ("duetto cloud rotate authority --phase announce", "the first of three steps, see docs/operate.md"),
+    )
+)
+def rotate(
+    key: Annotated[str, typer.Argument(help="root, targets, snapshot, timestamp, a channel, or authority.")],
+    state: State = HOME,
+    phase: Annotated[
+        str | None, typer.Option(help="Of the authority: announce, switch (later), retire (later still).")
+    ] = None,
+) -> None:
+    """Put a new key in the place of another."""
+    from duetto.cloud.succession import PHASES, names
+
+    site = _site(state).begin()
+    if key != "authority":
+        with site.audit.doing(_me(), "rotate", {"key": key}):
+            site.releases.rotate(key)
+        console.line(f"{key} has a new key; devices follow by themselves")
+        return
+    if phase is None or phase not in PHASES:
+        raise ConfigError("an authority without its phase", f"name one with --phase: {', '.join(PHASES)}")
+    called = names(site.credentials.certificate)
+    with site.audit.doing(_me(), "rotate", {"key": key, "phase": phase}):
+        PHASES[phase](state / "authority")
+        site.certify(called)
+    console.line(f"{phase}: done; start the processes again")
+
+
+@app.command(epilog=console.examples(("duetto cloud backup backups/2026-11-21", "while the cloud runs on")))
+def backup(
+    target: Annotated[Path, typer.Argument(help="A folder that is not there yet; it will hold secret keys.")],
+    state: State = HOME,
+) -> None:
+    """Copy the cloud's folder as it is at one moment.
+
+    A PostgreSQL and a bucket have back-ups of their own.
+    """
+    from duetto.cloud.backup import back_up
+
+    copied = back_up(state, target)
+    console.line(f"{', '.join(copied)} copied to {target}; keep it where you would keep a key")
+    if "duetto.db" not in copied:
+        console.line("the database is elsewhere: back it up there, before the bucket", "yellow")
 
 
 def _me() -> str:
