@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 State = Annotated[Path, typer.Option(help="The device's folder.", envvar="DUETTO_DEVICE")]
 HOME = Path(".duetto/device")
+FIRST_SECONDS = 10.0  # that a device without a model waits for its cloud before it takes inputs
 
 
 @app.callback(invoke_without_command=True)
@@ -118,6 +119,8 @@ async def _answering(made: Any) -> None:
     loop = asyncio.get_running_loop()
     last: Any = None
     async with made as device:
+        if not device.answers_alone and not await device.wait_connected(FIRST_SECONDS):
+            console.line("no model here, and no cloud that answers: going on all the same", "yellow")
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             if not line.strip():
                 continue

@@ -190,6 +190,11 @@ class Device:
         self._running.close()
 
     @property
+    def answers_alone(self) -> bool:
+        """Whether there is a model here, or none is needed since nobody else could be asked."""
+        return self._path is not None or self._address is None
+
+    @property
     def connected(self) -> bool:
         """Whether the cloud can be asked now."""
         return self._connection.cloud.connected
