@@ -11,8 +11,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, lru_cache
 from typing import Any
 
@@ -70,8 +70,9 @@ def answering(serve: Serve) -> Serve:
     return answer
 
 
-@contextmanager
-def span(name: str, kind: str = "internal", parent: str = "", **attributes: Any) -> Iterator[Callable[..., None]]:
+def span(
+    name: str, kind: str = "internal", parent: str = "", **attributes: Any
+) -> AbstractContextManager[Callable[..., None]]:
     """A span around what is done inside; gives what adds attributes to it, ``failure`` among them.
 
     Args:
@@ -81,10 +82,13 @@ def span(name: str, kind: str = "internal", parent: str = "", **attributes: Any)
         attributes: of the span, under ``duetto.``.
     """
     found = _found()
-    if found is None:
-        yield _ignored
-        return
-    trace, propagator = found
+    return _NOWHERE if found is None else _span(*found, name, kind, parent, attributes)
+
+
+@contextmanager
+def _span(
+    trace: Any, propagator: Any, name: str, kind: str, parent: str, attributes: Mapping[str, Any]
+) -> Iterator[Callable[..., None]]:
     context = propagator.extract({_HEADER: parent}) if parent else None
     own = {f"duetto.{word}": value for word, value in attributes.items()}
     with trace.get_tracer("duetto").start_as_current_span(
@@ -151,9 +155,16 @@ def started(service: str) -> bool:
     return True
 
 
-@cache
 def _found() -> tuple[Any, Any] | None:
-    """OpenTelemetry, if it is installed."""
+    """OpenTelemetry, if somebody wants spans: a span that goes nowhere costs as much as one that does."""
+    found = _installed()
+    if found is None or isinstance(found[0].get_tracer_provider(), found[0].ProxyTracerProvider):
+        return None
+    return found
+
+
+@cache
+def _installed() -> tuple[Any, Any] | None:
     try:
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -174,3 +185,6 @@ def _called(description: str) -> str:
 
 def _ignored(**attributes: Any) -> None:
     """Nobody listens."""
+
+
+_NOWHERE = nullcontext(_ignored)

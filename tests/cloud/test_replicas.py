@@ -203,6 +203,27 @@ async def story(first: Replica, second: Replica, site: Site, folder: Path) -> No
     assert (found["lines"], found["broken"]) == (8, None), second.ask("/api/v1/audit")
 
 
+async def leaving(first: Replica, folder: Path) -> None:
+    """A process that ends sends its devices to another one, not away."""
+    made = first.ask("/api/v1/tokens", device="phone-2")
+    own = await enrolled(
+        folder, cloud=first.enrol, token=made["token"], name="phone-2", authority=made["authority"].encode()
+    )
+    client = Client(first.stream, credentials=own)
+    connection = Connection(Greeting("phone-2"), Running(Party(), "phone-2"))
+    connection.dial = client.talk
+    kept = asyncio.ensure_future(connection.keep())
+    await until(lambda: connection.cloud.connected)
+    first.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(first.process.wait, 30) == 0, read(first.log)
+    await until(lambda: not connection.cloud.connected)
+    await asyncio.sleep(0.2)
+    assert not kept.done(), "it goes on trying"
+    kept.cancel()
+    await asyncio.gather(kept, return_exceptions=True)
+    await client.close()
+
+
 def test_two_replicas_are_one_cloud(
     replicas: tuple[Replica, Replica], tmp_path: Path, environment: dict[str, str]
 ) -> None:
@@ -210,10 +231,9 @@ def test_two_replicas_are_one_cloud(
     site = Site(tmp_path / "cloud", environment["DUETTO_DB"], environment["DUETTO_BLOBS"])
     try:
         asyncio.run(story(first, second, site, tmp_path))
+        asyncio.run(leaving(first, tmp_path / "another"))
     finally:
         site.engine.dispose()
-    first.process.send_signal(signal.SIGTERM)
-    assert first.process.wait(30) == 0, read(first.log)
     assert second.ask("/readyz") == {"ready": True}, "one goes, the other one stays"
     for each in replicas:
         assert "Traceback" not in read(each.log), read(each.log)
