@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -271,7 +271,7 @@ class Device:
             "label": answered.label,
             "own": None if given.own is None else int(np.argmax(given.own["logits"])),
             "version": given.version,
-            "cost": asdict(given.cost),
+            "cost": vars(given.cost),
         }
         return json.dumps(told, separators=(",", ":")).encode()
 
