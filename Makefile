@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help venv demo test test-slow lint format lock clean
+.PHONY: help venv demo test test-slow lint format lock wire clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-11s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,4 +53,11 @@ lock: .venv-lock/bin/uv  ## make constraints.txt again from pyproject.toml
 	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
 
 clean:  ## remove both environments and the caches
-	rm -rf .venv .venv-lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .venv-lock .venv-wire .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+
+wire: .venv-wire/bin/python  ## make the protocol's messages again, with the oldest grpcio-tools that we allow
+	.venv-wire/bin/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. duetto/transport/wire.proto
+
+.venv-wire/bin/python:
+	$(PYTHON) -m venv .venv-wire
+	.venv-wire/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.60.0' 'setuptools<81'

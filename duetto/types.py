@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import cached_property
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
@@ -137,6 +138,11 @@ class Skill(ABC):
     def name(self) -> str:
         """What a party lists among the skills it can be asked for."""
         return type(self).__name__
+
+    @property
+    def inner(self) -> Skill:
+        """The skill itself, without what is around it on the wire."""
+        return self
 
     @abstractmethod
     def __call__(self, local: Local, tree: Tree, key: Key, sender: str) -> tuple[Local, Tree]:
@@ -271,12 +277,28 @@ peers by name (``neighbours``), a group (``fleet``)."""
 class Party:
     """One participant: the roles it runs, all the skills it can be asked for, and its cell.
 
-    Names that come in are looked up in ``skills`` only; they are served while a role waits.
+    What is asked is looked up in ``skills`` only; it is served while a role waits. A class there offers the skill with
+    any settings; a skill offers exactly itself, through any codecs.
     """
 
     roles: Sequence[Role] = ()
-    skills: Sequence[type[Skill]] = ()
+    skills: Sequence[type[Skill] | Skill] = ()
     local: Local = field(default_factory=Local)
+
+    def offers(self, skill: Skill) -> bool:
+        """Whether it can be asked for this skill."""
+        if skill.name not in self._offered:
+            return False
+        exactly = self._offered[skill.name]
+        return not exactly or skill.inner in exactly
+
+    @cached_property
+    def _offered(self) -> Mapping[str, tuple[Skill, ...]]:
+        """Names -> the very skills that are offered; none where the class is."""
+        found: dict[str, tuple[Skill, ...]] = {}
+        for each in (each for each in self.skills if not isinstance(each, type)):
+            found[each.name] = (*found.get(each.name, ()), each.inner)
+        return {**found, **{each.__name__: () for each in self.skills if isinstance(each, type)}}
 
 
 # ------------------------------------------------------------------------------------------------------ parts

@@ -26,6 +26,7 @@ import replay
 from columns import Columns, columns
 
 from duetto.errors import DataError
+from duetto.evaluation import plot
 from duetto.policies.cuts import (
     COMPRESSED,
     RAW,
@@ -153,7 +154,7 @@ def methods(world: replay.World, objective: Objective, sigma: float, seed: int) 
 
 def judged(
     world: replay.World, objective: Objective, found: Mapping[str, replay.Outcome], which: np.ndarray
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """What every method is worth over the links ``which``; costs are means over requests, then over links."""
     best = replay.static(world, objective, which)
     everything = {"static in hindsight": best, **found}
@@ -185,8 +186,10 @@ def judged(
             "over_best_extreme_geometric": float(np.exp(np.log(over).mean())),
             "over_best_extreme_median": float(np.median(over)),
             "joules": float(replay.by_link(world, each.joules)[which].mean()),
+            "dollars": float(replay.by_link(world, each.dollars)[which].mean()),
             "rescued": each.rescued,
             "probed": each.probed,
+            "cells": np.round(saving, 5).tolist(),
         }
     return rows
 
@@ -280,7 +283,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="few cells and networks")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path, help="write a picture of the savings, as SVG")
+    parser.add_argument("--seen", type=Path, help="only report what --json wrote before")
     asked = parser.parse_args()
+    if asked.seen:
+        result = json.loads(asked.seen.read_text())
+        report(result)
+        if asked.plot:
+            asked.plot.write_text(picture(result, "apart"))
+        return
     grid = tomllib.loads((HERE / "grid.toml").read_text(encoding="utf-8"))
     if asked.quick:
         quick = grid["quick"]
@@ -327,6 +338,8 @@ def main() -> None:
     report(result)
     if asked.json:
         asked.json.write_text(json.dumps(result, indent=1, default=float))
+    if asked.plot:
+        asked.plot.write_text(picture(result, "apart"))
     shown("done")
 
 
@@ -340,6 +353,20 @@ def _verdict_row(said: Mapping[str, np.ndarray], which: np.ndarray) -> dict[str,
     }
 
 
+PLOTTED = ("int8: latency", "int8: energy, tail stream", "everything: latency", "everything: energy, tail stream")
+
+
+def picture(result: Mapping[str, Any], half: str) -> str:
+    """The saving of every method in every cell, as SVG."""
+    panels = []
+    for title in (each for each in PLOTTED if each in result["rows"]):
+        rows = result["rows"][title][half]
+        shown = [(name, row["cells"], name == OWN) for name, row in rows.items() if name != "static in hindsight"]
+        panels.append((f"{title}, links {half}", shown))
+    title = f"What each way to plan saves over the best static plan in hindsight, in {len(result['cells'])} cells"
+    return plot.spreads(panels, title, "saving of a cell's mean cost, %", (-0.3, 0.5))
+
+
 def report(result: Mapping[str, Any]) -> None:
     """Tables and targets, as Markdown."""
     for title, halves in result["rows"].items():
@@ -347,8 +374,8 @@ def report(result: Mapping[str, Any]) -> None:
         for half, rows in halves.items():
             print(f"\n{half}: saving over the best static plan in hindsight, mean of a cell's cost")
             print("| method | mean | geometric | median [quartiles] p90 | captured | worse > 2 % | regret mean, median"
-                  " | < 5 % | p95 | over best extreme: mean, geometric, median | J |")  # fmt: skip
-            print("|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+                  " | < 5 % | p95 | over best extreme: mean, geometric, median | J | $ a million |")  # fmt: skip
+            print("|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
             for name, row in rows.items():
                 print(_line(name, row), flush=True)
     print(
@@ -379,7 +406,8 @@ def _line(name: str, row: Mapping[str, float]) -> str:
     return (
         f"| {name} | {percent('saving_mean')} | {percent('saving_geometric')} | {quartiles} | {percent('captured')} | "
         f"{percent('worse_than_static')} | {percent('regret_mean')}, {percent('regret_median')} | "
-        f"{percent('regret_below_5')} | {row['p95_over_static']:.2f} | {over} | {row['joules']:.3f} |"
+        f"{percent('regret_below_5')} | {row['p95_over_static']:.2f} | {over} | {row['joules']:.3f} | "
+        f"{1e6 * row['dollars']:.2f} |"
     )
 
 

@@ -150,11 +150,15 @@ def world(streams: Sequence[Stream], options: Sequence[Options], radio: Floats, 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a method brought: rows, seconds and joules, each ``[N, T, C]``; and the shares of what it did besides."""
+    """What a method brought: rows, seconds, joules, dollars, each ``[N, T, C]``; and the shares of what it did besides.
+
+    A call whose message did not arrive in full costs no dollars; where the device alone answers, nothing does.
+    """
 
     rows: np.ndarray
     seconds: Floats
     joules: Floats
+    dollars: Floats
     rescued: float = 0.0
     probed: float = 0.0
 
@@ -164,7 +168,8 @@ def fixed(of: World, rows: np.ndarray) -> Outcome:
     rows = np.broadcast_to(rows, of.seconds.shape[:3])
     at = rows[..., None]
     take = np.take_along_axis
-    return Outcome(rows, take(of.seconds, at, -1)[..., 0], take(of.joules, at, -1)[..., 0])
+    dollars = of.table["dollars"] * ~of.early
+    return Outcome(rows, *(take(each, at, -1)[..., 0] for each in (of.seconds, of.joules, dollars)))
 
 
 def cost(outcome: Outcome | World, objective: str) -> Floats:
@@ -238,7 +243,7 @@ def dynamic(
     last = np.full(shape, -1)
     radio = of.radio[:, None, :]
     watched = rates(of, -1.0, 1.0)
-    rows_, seconds_, joules_ = (np.zeros(of.seconds.shape[:3]) for _ in range(3))
+    rows_, seconds_, joules_, dollars_ = (np.zeros(of.seconds.shape[:3]) for _ in range(4))
     rescues = probes = 0.0
     random = rng((seed, "measured"))
     energy = policy.objective == "energy"
@@ -296,6 +301,7 @@ def dynamic(
             joules = joules - np.where(sends, (up - airtime) * down, 0.0)
             rescues += (late & alive).sum()
         rows_[n], seconds_[n], joules_[n] = rows, seconds, joules
+        dollars_[n] = gather(table["dollars"], rows) * (sends & (airtime >= up))
         if learner:
             foretold = gather(weighed.costs, rows)
             held = learner.told(held, x, rows, np.where(alive, joules if energy else seconds, np.nan) / foretold)
@@ -323,7 +329,7 @@ def dynamic(
             joules_[n] += np.where(asks, np.maximum(lasted, 0) * of.radio[:, 0][:, None] + tail[:, None], 0.0)
             probes += asks.sum()
     count = of.alive.sum() * shape[1]
-    return Outcome(rows_.astype(np.int64), seconds_, joules_, rescues / count, probes / count)
+    return Outcome(rows_.astype(np.int64), seconds_, joules_, dollars_, rescues / count, probes / count)
 
 
 def _probed(

@@ -277,6 +277,70 @@ def ways(bars: Sequence[tuple[str, tuple[float, float, float], bool]], title: st
     )
 
 
+def spreads(
+    panels: Sequence[tuple[str, Sequence[tuple[str, Array, bool]]]],
+    title: str,
+    axis: str,
+    x: tuple[float, float],
+    width: float = 900,
+) -> str:
+    """What several methods brought in each of many cells: a dot a cell, and the middle half, as a picture of its own.
+
+    Args:
+        panels: what stands above a panel, and its methods: name, shares ``[cells]``, whether it is the one meant.
+        title: stands above all.
+        axis: what the shares are, shown in percent.
+        x: the shares to show; how many cells lie beyond is said.
+        width: in pixels.
+    """
+    words, line = wrapped(title, 110), 26.0
+    left = 1.2 * max(_width(name) for _, methods in panels for name, _, _ in methods) + 24
+    right, y = width - 220.0, 30.0 + 18 * len(words)
+    columns = [right + 70, right + 136, right + 206]
+    axes = Axes(width, 1, x, (0, 1), left, width - right)
+    body = [f'<text class="head" x="12" y="{22 + 18 * i}">{escape(each)}</text>' for i, each in enumerate(words)]
+
+    def said(told: str, at: float, down: float, anchor: str = "end", style: str = "") -> None:
+        name = f' class="{style}"' if style else ""
+        body.append(f'<text{name} x="{at:.1f}" y="{down:.1f}" text-anchor="{anchor}">{escape(told)}</text>')
+
+    for heading, methods in panels:
+        foot = y + 28 + line * len(methods)
+        said(heading, left, y + 14, "start", "head")
+        for told, at in zip(("median, %", "mean, %", "not shown"), columns, strict=True):
+            said(told, at, y + 14)
+        for tick in _ticks(*x, 8):
+            (across,), _ = axes.at([tick], [0])
+            body.append(_rect(across - 0.5, y + 22, 1, foot - y - 22, "bar", "", 0.7 if abs(tick) < 1e-9 else 0.25))
+            said(f"{100 * tick:.0f}", across, foot + 14, "middle")
+        for i, (name, values, meant) in enumerate(methods):
+            shares, middle = np.asarray(values, float), y + 24 + line * (i + 0.5)
+            within, style = (shares >= x[0]) & (shares <= x[1]), "head" if meant else ""
+            first, half, third = np.percentile(shares, (25, 50, 75))
+            (low, high, median, mean), _ = axes.at(np.clip([first, third, half, shares.mean()], *x), [0] * 4)
+            says = f"{name}: the middle half from {100 * first:.1f} to {100 * third:.1f} %"
+            body.append(_rect(low, middle - 9, high - low, 18, "cell", says, 0.35 if meant else 0.18))
+            across, _ = axes.at(shares, shares)
+            for j in np.flatnonzero(within).tolist():
+                aside = middle + 14 * ((j * 0.618034) % 1 - 0.5)  # so that equal cells do not hide each other
+                body.append(_dot(across[j], aside, 1.6, "cell" if meant else "bar", f"{100 * shares[j]:.1f} %"))
+            if x[0] <= half <= x[1]:
+                body.append(_rect(median - 1.25, middle - 10, 2.5, 20, "cell", "median"))
+            if x[0] <= shares.mean() <= x[1]:
+                body.append(_diamond(mean, middle, 5, "cell", "mean"))
+            beyond = f"{(~within).sum()} of {len(shares)}" if not within.all() else ""
+            said(name, left - 10, middle + 4, "end", style)
+            for told, at in zip((f"{100 * half:,.1f}", f"{100 * shares.mean():,.1f}", beyond), columns, strict=True):
+                said(told, at, middle + 4, "end", style)
+        y = foot + 24
+    said(axis, left, y + 16, "start")
+    said("dot: a cell; bar: the middle half; line: median; diamond: mean", width - 12, y + 16)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {y + 30:.0f}" width="{width:.0f}" '
+        f'role="img" aria-label="{escape(title)}">{_ALONE}{"".join(body)}</svg>\n'
+    )
+
+
 def alone(figure: str) -> str:
     """A figure of a page as a picture of its own, in the page's styles."""
     page = resources.files("duetto.evaluation").joinpath("report.html").read_text(encoding="utf-8")

@@ -7,18 +7,18 @@ Only classes of this package are built again, so that a folder cannot name code 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from duetto import parts
 from duetto import tree as trees
 from duetto.errors import ConfigError, DataError, WireError
 from duetto.policies import sealed
 from duetto.types import Held
 
 FORMAT, VERSION = "duetto policy", 1
-_INFINITE = {"inf": float("inf"), "-inf": float("-inf")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ def save(artefact: Artefact, folder: str | Path) -> Path:
     """
     held = artefact.held
     about = {
-        "policy": _described(held.part),
+        "policy": parts.described(held.part, _name),
         "fitted_on": dict(artefact.fitted_on),
         "promise": dict(artefact.promise),
     }
@@ -60,33 +60,19 @@ def load(folder: str | Path) -> Artefact:
     """
     about, weights = sealed.read(folder, FORMAT, VERSION)
     try:
-        held: Held[Any] = Held(_built(about["policy"]), trees.decode(weights))
+        held: Held[Any] = Held(parts.built(about["policy"], _find), trees.decode(weights))
     except (TypeError, KeyError, ConfigError, WireError) as fault:
         raise DataError(f"{folder} is no policy that this version can read ({fault})", "fit anew") from fault
     return Artefact(held, about["fitted_on"], about["promise"])
 
 
-def _described(value: Any) -> Any:
-    """A policy, and all it is made of, as JSON."""
-    if isinstance(value, bool | int | str) or value is None:
-        return value
-    if isinstance(value, float):
-        return next((name for name, number in _INFINITE.items() if number == value), value)
-    if isinstance(value, tuple):
-        return [_described(each) for each in value]
-    if is_dataclass(value) and _public().get(type(value).__name__) is type(value):
-        settings = {each.name: _described(getattr(value, each.name)) for each in fields(value) if each.init}
-        return {"class": type(value).__name__, "settings": settings}
-    raise ConfigError(f"a policy that holds {value!r}", "write policies of duetto.policies only")
+def _name(kind: type) -> str | None:
+    return kind.__name__ if _public().get(kind.__name__) is kind else None
 
 
-def _built(about: Any) -> Any:
-    if isinstance(about, list):
-        return tuple(_built(each) for each in about)
-    if isinstance(about, Mapping):
-        settings = {name: _built(value) for name, value in about["settings"].items()}
-        return _public()[about["class"]](**{name: _INFINITE.get(str(each), each) for name, each in settings.items()})
-    return about
+def _find(name: str) -> type:
+    found: type = _public()[name]
+    return found
 
 
 def _public() -> Mapping[str, Any]:

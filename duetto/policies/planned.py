@@ -8,7 +8,8 @@ given up. Without a forecast that patience would be the ski rental's, the time i
 costs (Karlin et al. 1988), which is never worse than twice the best; with one it is what is cheapest on average.
 
 A probe, two kilobytes, is worth it where knowing the bandwidth would change plans enough: the difference between the
-best plan on average and the average of the best plans, for the requests that it informs, against what it costs.
+best plan on average and the average of the best plans, for the requests that it informs, against what it costs. These
+are the next few where the device would stay alone, and only the next one where that is asked anyway.
 """
 
 from __future__ import annotations
@@ -42,11 +43,13 @@ class Weighed:
         patience: ``[..., rows]`` seconds from the first bit on, infinite where the device never goes on alone.
         known: ``[...]`` what the best option would cost on average if the bandwidth were known, or what it costs as it
             is where that was not asked for.
+        sends: ``[..., rows]`` bool, whether an option sends something, or what broadcasts to it.
     """
 
     costs: np.ndarray
     patience: np.ndarray
     known: np.ndarray
+    sends: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Planned(Policy[Tree]):
         trust: for energy, the radio is given up between ``trust`` and 1 / ``trust`` times the ski rental's patience,
             wherever the forecast wants it (Purohit, Svitkina, Kumar 2018); above 0, at most 1.
         stay: share that another plan must be cheaper to be taken.
-        informs: requests that a probe informs.
+        informs: requests that a probe informs where nothing else would be sent.
         stall_seconds: that an outage is believed to last.
         gap_seconds: of the radio's tail that an answer is charged.
         forecast: of the bandwidth.
@@ -224,9 +227,9 @@ class Planned(Policy[Tree]):
         base, first = (0.0 * share, 0.0 * share) if price else (table[own], share * table[early])
         found = first + (1 - share) * (base + mean)
         if not probing:
-            return Weighed(found, patience, found.min(-1))
+            return Weighed(found, patience, found.min(-1), sends)
         exact = first[..., None] + (1 - share[..., None]) * (base[..., None] + cost)
-        return Weighed(found, patience, (exact.min(-2) * chances).sum(-1))
+        return Weighed(found, patience, (exact.min(-2) * chances).sum(-1), sends)
 
     def taken(self, costs: Array, last: Array) -> np.ndarray:
         """The row of the least cost ``[..., rows]``, or the last one where it costs hardly more."""
@@ -238,9 +241,13 @@ class Planned(Policy[Tree]):
         return np.asarray(np.where((last >= 0) & (held <= (1 + self.stay) * costs.min(-1)), last, rows))
 
     def probes(self, weighed: Weighed, mbps: Array, radio: Array, waits: Array) -> np.ndarray:
-        """Whether a probe pays, ``[...]`` bool; where only time counts it must be worth a hundredth of a request."""
-        best = weighed.costs.min(-1)
-        worth = self.informs * np.maximum(best - weighed.known, 0.0)
+        """Whether a probe pays, ``[...]`` bool; where only time counts it must be worth a hundredth of a request.
+
+        A question tells as much as a probe does: before one that is asked anyway, a probe informs that one alone.
+        """
+        best, row = weighed.costs.min(-1), weighed.costs.argmin(-1)[..., None]
+        asks = np.take_along_axis(np.broadcast_to(weighed.sends, weighed.costs.shape), row, -1)[..., 0]
+        worth = np.where(asks, min(1.0, self.informs), self.informs) * np.maximum(best - weighed.known, 0.0)
         if self.objective != "energy":
             return np.asarray((worth > 0.03 * best) & (self.objective == "latency"))
         seconds = PROBE_BYTES * 8e-6 / mbps

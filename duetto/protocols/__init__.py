@@ -5,6 +5,7 @@ from duetto.protocols.buffered import buffered
 from duetto.protocols.coded import Coded
 from duetto.protocols.collect import Plain
 from duetto.protocols.probe import Echo, probe
+from duetto.protocols.refined import Refined
 from duetto.protocols.rounds import rounds
 from duetto.protocols.stages import Advance, Finish
 
@@ -14,6 +15,7 @@ __all__ = [
     "Echo",
     "Finish",
     "Plain",
+    "Refined",
     "Unanswered",
     "answer",
     "buffered",

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from duetto.errors import Error
-from duetto.protocols.coded import Coded
+from duetto.protocols.refined import through
 from duetto.tree import Array, Tree
 from duetto.types import GIVEN_UP, Action, Answer, Cost, Held, Key, Move, Peer, Reply, Seen, Skill
 
@@ -59,7 +59,7 @@ async def answer(
         exits: stage -> the skill that answers there, in order; empty where the device has no model (yet).
         peers: who can be asked.
         question: the skill that peers are asked for; through codecs where it is :class:`~duetto.protocols.coded.Coded`,
-            or where the move's plan has one.
+            or where the move's plan has one; in parts where it is :class:`~duetto.protocols.refined.Refined`.
         policy: decides at each stage.
         key: of this input.
         deadline: seconds that a peer may take; afterwards the device's own answer stands.
@@ -113,7 +113,7 @@ async def answer(
                 if move.peer not in peers:
                     why = f"nobody is called {move.peer}"
                 else:
-                    asking = question if move.plan.codec is None else Coded(question, move.plan.codec)
+                    asking = question if move.plan.codec is None else through(question, move.plan.codec)
                     coming = asking.asked_of(peers[move.peer], carried, key=(*key, "ask", stage), deadline=deadline)
                     walk.ask(coming, seen, move)
                     await walk.hear(min(move.plan.patience, walk.left() - reserve if walk.own is None else math.inf))
@@ -209,7 +209,8 @@ class _Walk:
         computed = told["compute_seconds"] = metrics.get("compute_seconds", np.nan)
         sending = metrics.get("up_seconds", cost.seconds)  # of what was given up, all of it
         told["up_mbps"] = cost.up_bytes * 8e-6 / sending if cost.up_bytes and sending > 0 else np.nan
-        told["rtt_seconds"] = max(0.0, cost.seconds - sending - computed) if "up_seconds" in metrics else np.nan
+        waited = max(0.0, cost.seconds - sending - computed) / metrics.get("asks", 1.0)
+        told["rtt_seconds"] = waited if "up_seconds" in metrics else np.nan
         told["time"] = asyncio.get_running_loop().time()
         traits = {**(seen.traits or {}), **{name: np.array([value], np.float64) for name, value in told.items()}}
         value = np.nan if said is None else self.reward(self.own, said)

@@ -27,7 +27,7 @@ class Coded(Skill):
     skill: Skill
     there: Codec[Any] = Chain()
     back: Codec[Any] = Chain()
-    _last: dict[str, Tree] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _last: dict[str, tuple[Tree, Tree]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.there.remembers:
@@ -37,6 +37,11 @@ class Coded(Skill):
     def name(self) -> str:
         """The name of the skill inside: codecs give nobody a right."""
         return self.skill.name
+
+    @property
+    def inner(self) -> Skill:
+        """The skill inside."""
+        return self.skill.inner
 
     @property
     def writes(self) -> bool:
@@ -84,9 +89,10 @@ class Coded(Skill):
 
     def _read(self, tree: Tree) -> Tree:
         """The message decoded; one that goes to many is decoded once."""
-        if self._last.get("coded") is not tree:
-            self._last.update(plain=self.there.decode(tree), coded=tree)
-        return self._last["plain"]
+        last = self._last.get("message")  # one entry: several threads may read here
+        if last is None or last[0] is not tree:
+            last = self._last["message"] = tree, self.there.decode(tree)
+        return last[1]
 
     def _encoded(self, result: tuple[Local, Tree], key: Key) -> tuple[Local, Tree]:
         local, tree = result

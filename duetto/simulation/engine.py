@@ -26,7 +26,7 @@ from duetto.simulation import energy
 from duetto.simulation.clock import RANK, Clock
 from duetto.simulation.energy import Profile
 from duetto.simulation.fleet import Fleet
-from duetto.simulation.inflight import Cell, InFlight, Job, run_together
+from duetto.simulation.inflight import Cell, InFlight, Job
 from duetto.simulation.link import Direction, Link, Network, named
 from duetto.simulation.store import Left, Store
 from duetto.tree import Tree
@@ -65,6 +65,7 @@ def simulate(
     servers: int = 8,
     prices: str = "default",
     memory_bytes: int = 1 << 30,
+    alone: bool = False,
     on_record: Callable[[Record], None] = lambda record: None,
     on_save: Callable[[Saved], None] | None = None,
     resume: Saved | None = None,
@@ -81,6 +82,7 @@ def simulate(
         cloud_profile, servers: the cloud's processors.
         prices: a table of ``profiles.toml``.
         memory_bytes: what devices at rest remember beyond this lies on disk.
+        alone: run every use of a skill by itself, as machines of one's own do: their answers bit for bit, but slower.
         on_record: called with each record as it is logged.
         on_save: called with the state when a cloud's role logs a record and nothing is in flight.
         resume: a state to go on from; the log then holds only what comes after it.
@@ -91,7 +93,9 @@ def simulate(
             a user who is called "cloud"; neighbours outside the fleet.
     """
     parties = _party(device), _party(cloud)
-    world = _World(fleet, *parties, neighbours, network, seed, cloud_profile, servers, prices, memory_bytes, resume)
+    world = _World(
+        fleet, *parties, neighbours, network, seed, cloud_profile, servers, prices, memory_bytes, alone, resume
+    )
     records: list[Record] = []
     before = resume.records if resume else 0
 
@@ -128,7 +132,7 @@ class _Member:
 
     name: str
     cell: Cell
-    skills: frozenset[str]
+    party: Party
     profile: Profile
     link: Link | None  # the cloud has none: it is reached over the device's
     servers: list[float]  # when each processor is free
@@ -234,6 +238,7 @@ class _World:
         servers: int,
         prices: str,
         memory_bytes: int,
+        alone: bool,
         resume: Saved | None,
     ) -> None:
         self.fleet, self.device, self.cloud, self.seed = fleet, device, cloud, seed
@@ -247,16 +252,15 @@ class _World:
             raise ConfigError(f"a cloud with {servers} servers", "give it at least one")
         if CLOUD in fleet.row:
             raise ConfigError(f"a user is called {CLOUD!r}", "that name is the cloud's")
-        self.skills = _names(device.skills)
         self.rest = Store(memory_bytes)
-        self.jobs = InFlight()
+        self.jobs = InFlight(alone)
         self.waits: dict[int, str] = {}
         self.busy: dict[str, asyncio.Future[None]] = {}  # devices that were asked together, until all have answered
         self.members = {
             CLOUD: _Member(
                 CLOUD,
                 Cell(Local(cloud.local.data, cloud.local.memory)),
-                _names(cloud.skills),
+                cloud,
                 _named(energy.profiles(), cloud_profile, "profile"),
                 None,
                 [0.0] * servers,
@@ -282,7 +286,7 @@ class _World:
         left = self.rest.pop(name, Left(self.fleet.memory, None))
         cell = Cell(Local(self.fleet.data(name), left.memory))
         link = self.network.link((self.seed, "link", name))
-        return _Member(name, cell, self.skills, self.fleet.of(name), link, [0.0], radio=left.radio)
+        return _Member(name, cell, self.device, self.fleet.of(name), link, [0.0], radio=left.radio)
 
     def _let_go(self, member: _Member) -> None:
         """A device that is not needed any more leaves only what it changed."""
@@ -323,7 +327,7 @@ class _World:
         while name in self.busy:
             await self.busy[name]
         peer = self.member(name)
-        if skill.name not in peer.skills:
+        if not peer.party.offers(skill):
             self._let_go(peer)
             return Reply(name, failure=_not_offered(name, skill))
         began, spent, token = self.clock.time(), [Cost()], object()
@@ -380,7 +384,7 @@ class _World:
         them is known as soon as it is asked, and costs no event on the clock."""
         if not asks:
             return []
-        if skill.name not in self.skills:
+        if not self.device.offers(skill):
             return [Reply(each.name, failure=_not_offered(each.name, skill)) for each in asks]
         began, token = self.clock.time(), object()
         self.waits[id(token)] = f"{asker.name} waits for {asks[0].name} and others to {skill.name}"
@@ -393,7 +397,8 @@ class _World:
         known = _Known()
         try:
             spent = [self._there(member, job, began, known) for member, job in zip(members, jobs, strict=True)]
-            run_together([job for job in jobs if job.finish is not None and job.failure is None])
+            ready = [job for job in jobs if job.finish is not None and job.failure is None]
+            self.jobs.together([(job, job.cell.local.memory) for job in ready])
             replies = [
                 self._back(member, job, cost, began, known)
                 for member, job, cost in zip(members, jobs, spent, strict=True)
@@ -649,7 +654,3 @@ def _named(table: Mapping[str, T], name: str, kind: str) -> T:
     if name not in table:
         raise ConfigError(f"no {kind} is called {name!r}", f"use one of {', '.join(table)}")
     return table[name]
-
-
-def _names(skills: Sequence[type[Skill]]) -> frozenset[str]:
-    return frozenset(skill.__name__ for skill in skills)

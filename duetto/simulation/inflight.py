@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from duetto.errors import Error
+from duetto.errors import Error, caught
 from duetto.tree import Tree
 from duetto.types import Key, Local, Skill
 
@@ -60,10 +60,11 @@ class Job:
 
 
 class InFlight:
-    """The uses under way, in the order in which they were asked for."""
+    """The uses under way, in the order in which they were asked for; ``alone`` runs each by itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, alone: bool = False) -> None:
         self._jobs: dict[Job, None] = {}
+        self._alone = alone
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -100,33 +101,34 @@ class InFlight:
         while turn or queues:
             firsts = [queue.popleft() for queue in queues.values()]
             turn += [(job, ahead[job.cell]) for job in firsts if not job.stands_on(ahead[job.cell])]
-            _in_groups(turn)
+            self.together(turn)
             ahead.update({job.cell: job.result[0].memory for job in firsts if job.result is not None})
             queues = {cell: queue for cell, queue in queues.items() if queue}
             turn = []
+
+    def together(self, turn: list[tuple[Job, Mapping[str, Any]]]) -> None:
+        """Run each on its memory, those of one group in one call."""
+        groups: dict[Any, list[tuple[Job, Local]]] = {}
+        for i, (job, memory) in enumerate(turn):
+            job.read, job.result, job.failure = memory, None, None
+            seen = Local(job.cell.local.data, memory)
+            try:
+                mark = None if self._alone else job.skill.group(seen, job.tree)
+            except Error:
+                mark = None  # run alone, it says what is wrong
+            groups.setdefault(i if mark is None else (job.skill, mark), []).append((job, seen))
+        for each in groups.values():
+            if self._alone:
+                _by_itself(*each[0])
+            else:
+                _together(each)
 
     def _writes(self) -> list[Job]:
         return [job for job in self._jobs if job.skill.writes and job.finish is not None]
 
 
-def run_together(jobs: list[Job]) -> None:
-    """Run uses at parties that do nothing else meanwhile, each on what its party remembers now."""
-    _in_groups([(job, job.cell.local.memory) for job in jobs])
-
-
-def _in_groups(turn: list[tuple[Job, Mapping[str, Any]]]) -> None:
-    """Run each on its memory, those of one group in one call."""
-    groups: dict[Any, list[tuple[Job, Local]]] = {}
-    for i, (job, memory) in enumerate(turn):
-        job.read, job.result, job.failure = memory, None, None
-        seen = Local(job.cell.local.data, memory)
-        try:
-            mark = job.skill.group(seen, job.tree)
-        except Error:
-            mark = None  # run alone, it says what is wrong
-        groups.setdefault(i if mark is None else (job.skill, mark), []).append((job, seen))
-    for each in groups.values():
-        _together(each)
+def _by_itself(job: Job, seen: Local) -> None:
+    _told(job, caught(job.skill, seen, job.tree, job.key, job.sender))
 
 
 def _together(group: list[tuple[Job, Local]]) -> None:
@@ -147,7 +149,11 @@ def _together(group: list[tuple[Job, Local]]) -> None:
             jobs[0].failure = str(error)
         return
     for job, result in zip(jobs, results, strict=True):
-        if isinstance(result, Error):
-            job.failure = str(result)
-        else:
-            job.result = result
+        _told(job, result)
+
+
+def _told(job: Job, result: tuple[Local, Tree] | Error) -> None:
+    if isinstance(result, Error):
+        job.failure = str(result)
+    else:
+        job.result = result

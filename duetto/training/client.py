@@ -53,7 +53,7 @@ class Client(Skill):
     part: str | None = None
     lessons: str | None = None
     own: float = 0.0
-    executor: Executor = field(default_factory=Auto, repr=False)
+    executor: Executor = field(default_factory=Auto, repr=False, metadata={"local": True})
 
     sums_gradients: ClassVar[bool] = False
     """Whether :meth:`finish` reads the sum of the gradients."""

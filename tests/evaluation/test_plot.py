@@ -179,6 +179,33 @@ def test_many_users_and_long_names_stay_in_the_picture():
         assert float(mark.get("x")) + float(mark.get("width")) <= 700
 
 
+def test_spreads_have_a_dot_for_every_cell_that_is_shown() -> None:
+    cells = np.array([0.0, 0.1, 0.2, 0.3, -5.0])
+    panels = [
+        ("first <panel>", [("plain", cells, False), ("meant", cells[:4], True)]),
+        ("second", [("plain", -cells, False)]),
+    ]
+    svg = plot.spreads(panels, "a & b", "saving, %", (-0.2, 0.5), 800)
+    dots = [mark for mark in marks(svg, "bar") + marks(svg, "cell") if mark.tag.endswith("circle")]
+    assert len(dots) == 4 + 4 + 3  # not -5; and of the second panel's 0, -0.1 and -0.2
+    left, right = (float(dot.get("cx")) for dot in dots[:4:3])
+    ten = (right - left) / 3
+    medians = [mark for mark in marks(svg, "cell") if "median" in "".join(mark.itertext())]
+    at = [float(mark.get("x")) + float(mark.get("width")) / 2 for mark in medians]
+    assert at == pytest.approx([left + ten, left + 1.5 * ten, left - ten], abs=0.1)
+    told = words(svg)
+    for each in (
+        "first <panel>",
+        "a & b",
+        "saving, %",
+        "1 of 5",
+        "2 of 5",
+        "meant: the middle half from 7.5 to 22.5 %",
+    ):
+        assert each in told
+    assert "-88.0" in told, "the mean of all cells, shown or not"
+
+
 def test_a_figure_alone_is_a_picture_with_its_styles() -> None:
     figure = '<svg viewBox="0 0 4 3" role="img"><path class="line s0" d="M0 0L1 1"/></svg>'
     root = ET.fromstring(plot.alone(figure))

@@ -10,6 +10,7 @@ from duetto.codecs import Quantise, Zstd
 from duetto.errors import ConfigError, DataError
 from duetto.policies import Coding, Jumps, LearnedPlan, Options, Planned, Static
 from duetto.policies.cuts import chained, priced
+from duetto.policies.planned import Weighed, figures
 from duetto.simulation.energy import Radio
 from duetto.types import Action, Held, Move, Plan, Seen
 
@@ -107,6 +108,23 @@ def test_a_probe_is_worth_it_where_knowing_changes_the_plan() -> None:
     alone = Planned(objective="energy").given(options().rows([0]), RADIO, CODECS)
     told(alone, 0.05)
     assert alone.part.probe(alone.state, seen).tolist() == [False]
+
+
+def test_before_a_question_that_is_asked_anyway_a_probe_informs_that_one_alone() -> None:
+    part = Planned(objective="energy", informs=6.0)
+    mbps, waits = np.array([0.8]), np.array([0.1])  # 2 kB in 20 ms, and the wait for the answer
+    joules = 0.02 * RADIO.up_watts + 0.1 * RADIO.tail_watts
+    for gain, asks, pays in ((0.5, True, False), (0.5, False, True), (1.1, True, True), (0.1, False, False)):
+        known = np.array([5.0 - gain * joules])
+        found = Weighed(np.array([[5.0, 6.0]]), np.array([[np.inf, np.inf]]), known, np.array([asks, not asks]))
+        assert part.probes(found, mbps, figures(RADIO), waits).tolist() == [pays]
+    chosen = options()
+    for rate, better in ((20.0, True), (0.02, False)):
+        held = Planned(objective="energy").given(chosen, RADIO, CODECS)
+        told(held, rate, times=20)
+        found = held.part.weigh(held.state, Seen(traits={"time": np.array([20.0])}), True)
+        assert found.sends.tolist() == chosen.sends.tolist()
+        assert chosen.sends[found.costs.argmin(-1)].tolist() == [better]
 
 
 def test_it_stays_with_a_plan_that_is_hardly_dearer() -> None:

@@ -1,0 +1,57 @@
+"""How long a batch of so many rows takes, learned from the batches before it.
+
+Seconds are a line over rows (a call has a fixed part, and each row its own), fitted by least squares that forget
+exponentially. Beside it runs the mean error of the predictions, as TCP estimates its time-outs (Jacobson 1988,
+"Congestion avoidance and control"): what is promised is the line plus some errors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What is known of a skill's speed; a value, replaced by :meth:`measured`.
+
+    Attributes:
+        keep: how much of its weight a batch keeps when another one is measured; 0.8 halves it in three batches.
+        errors: how many mean errors are added to a prediction.
+        weight, rows, squares, seconds, products: sums over the batches, forgotten exponentially.
+        error: mean absolute error of the predictions, seconds.
+    """
+
+    keep: float = 0.8
+    errors: float = 3.0
+    weight: float = 0.0
+    rows: float = 0.0
+    squares: float = 0.0
+    seconds: float = 0.0
+    products: float = 0.0
+    error: float = 0.0
+
+    def measured(self, rows: int, seconds: float) -> Pace:
+        """After a batch of ``rows`` that took ``seconds``."""
+        off = abs(seconds - self._line(rows)) if self.weight else 0.0
+        return replace(
+            self,
+            weight=self.keep * self.weight + 1,
+            rows=self.keep * self.rows + rows,
+            squares=self.keep * self.squares + rows * rows,
+            seconds=self.keep * self.seconds + seconds,
+            products=self.keep * self.products + rows * seconds,
+            error=self.keep * self.error + (1 - self.keep) * off,
+        )
+
+    def expected(self, rows: int) -> float:
+        """Seconds within which a batch of ``rows`` is most probably done; 0 where nothing was measured yet."""
+        return self._line(rows) + self.errors * self.error if self.weight else 0.0
+
+    def _line(self, rows: int) -> float:
+        mean, mean_seconds = self.rows / self.weight, self.seconds / self.weight
+        spread = self.squares / self.weight - mean * mean
+        if spread <= 1e-9 * mean * mean:  # batches of one size: no less for fewer rows, in proportion for more
+            return mean_seconds * max(1.0, rows / mean) if mean else mean_seconds
+        slope = max(0.0, (self.products / self.weight - mean * mean_seconds) / spread)
+        slope = min(slope, mean_seconds / mean)  # no call takes less than nothing beside its rows
+        return mean_seconds + slope * (rows - mean)

@@ -1,0 +1,421 @@
+"""The device: answers at once, asks the cloud when that pays, forgets nothing, and runs only models that are signed.
+
+An application embeds it::
+
+    async with Device("state", cloud="cloud.example:8443", small="small.onnx", policy="policy") as device:
+        answer = await device.answer(x)
+        device.correct(answer, label)
+
+Everything around the answer is done beside it: connecting, delivering what the outbox holds, fetching and testing new
+models. Without a model the cloud answers, until one has arrived; without a cloud the device does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from duetto import tree as trees
+from duetto.device.agreement import Agreement
+from duetto.device.artefact import Artefact
+from duetto.device.breaker import Breaker, Guarded
+from duetto.device.consenting import Consenting
+from duetto.device.outbox import Outbox
+from duetto.device.runner import Connection
+from duetto.device.settings import Leaves, Settings, Situation, allowed
+from duetto.device.situation import situation
+from duetto.device.slots import Slot, Slots
+from duetto.device.updater import Refused, Updater
+from duetto.errors import ConfigError, DataError, Error
+from duetto.policies import Threshold
+from duetto.policies.artefact import load
+from duetto.protocols.answer import answer, disagreement
+from duetto.protocols.deliver import delivering
+from duetto.protocols.probe import Echo
+from duetto.protocols.stages import Finish
+from duetto.transport.channel import Lost
+from duetto.transport.grpc import Client
+from duetto.transport.identity import Credentials
+from duetto.transport.party import Running
+from duetto.transport.session import Greeting
+from duetto.tree import Array
+from duetto.types import Answer, Held, Party, Peer, Seen, Skill
+
+_LOG = logging.getLogger(__name__)
+SURE = 0.9  # the probability from which a device that was given no policy keeps its own answer
+QUESTION: Skill = Finish("large")
+"""What a device asks its cloud, unless told otherwise: the large model, from the input or from features."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer, and what it takes to speak of it again.
+
+    Attributes:
+        answer: with its party, reason and cost.
+        number: of this answer in this run of the device.
+        x: what was asked.
+    """
+
+    answer: Answer
+    number: int
+    x: Array = field(repr=False)
+
+    @property
+    def label(self) -> int:
+        """The class that was chosen."""
+        return int(np.argmax(self.answer.tree["logits"]))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How often a device does what it does beside answering, in seconds."""
+
+    deliver: float = 5.0
+    update: float = 3600.0
+
+
+class Device:
+    """A device; an asynchronous context, in which it is connected.
+
+    Args:
+        state: its folder: key and certificate, models, outbox.
+        cloud: the address, such as ``cloud.example:8443``; None never asks.
+        name: what it is called; over TLS its certificate says that.
+        small: an ONNX file that :mod:`duetto.models.export` wrote, to begin with; what arrives later takes its place.
+        policy: a fitted policy, or the folder of one (:mod:`duetto.policies.artefact`); None is :data:`SURE`.
+        question: the skill that the cloud is asked for; through codecs where it is
+            :class:`~duetto.protocols.coded.Coded`.
+        settings: what may leave, and when; None reads ``settings.toml`` in the folder, and without it lets nothing go.
+        insecure: speak plain text, which is for one machine only.
+        model, channel: what is listened to for new models; it needs ``root.json``, which enrolment leaves.
+        deadline: seconds that the cloud may take; afterwards the device's own answer stands.
+        within: seconds for the whole answer.
+        metered: whether the network costs by volume.
+        timing: how often it delivers and looks for models.
+        rule: when a new model that agrees less with the cloud goes.
+        session: of the keys of this run; random by default.
+
+    Raises:
+        ConfigError: a folder, file or setting that cannot be used; a cloud, and neither a certificate nor ``insecure``.
+    """
+
+    def __init__(
+        self,
+        state: str | Path,
+        *,
+        cloud: str | None = None,
+        name: str = "device",
+        small: str | Path | None = None,
+        policy: Held[Any] | str | Path | None = None,
+        question: Skill = QUESTION,
+        settings: Settings | None = None,
+        insecure: bool = False,
+        model: str = "small",
+        channel: str = "stable",
+        deadline: float = 2.0,
+        within: float | None = None,
+        metered: bool = False,
+        timing: Timing = Timing(),
+        rule: Agreement = Agreement(),
+        session: str | None = None,
+    ) -> None:
+        self.state, self._address = Path(state), cloud
+        self.state.mkdir(parents=True, exist_ok=True)
+        self.settings = settings if settings is not None else _settings(self.state)
+        self._credentials = None
+        if cloud is not None and not insecure:
+            self._credentials = Credentials.load(self.state)
+            name = self._credentials.name
+        self.name, self._question, self._deadline, self._within = name, question, deadline, within
+        self._metered, self._timing, self._rule = metered, timing, rule
+        self._channel, self._model = channel, model
+        self._given = None if small is None else Path(small)
+        if self._given is not None and not self._given.is_file():
+            raise ConfigError(f"no model at {small}", "name the ONNX file that duetto.models.export wrote")
+        self.policy: Held[Any] = _policy(policy)
+        self._session, self._count = session or secrets.token_hex(8), 0
+        self.outbox = Outbox(self.state / "outbox.db")
+        self.slots = Slots(self.state / "models")
+        self.slot: Slot | None = None
+        self.progress: tuple[int, int] | None = None
+        self._running = Running(Party(skills=(Artefact,)), name)
+        self._offered = Running(Party(skills=(Echo,)), name)
+        self._connection = Connection(Greeting(name), self._offered)
+        self._cloud: Peer | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._due = asyncio.Event()
+
+    # ---------------------------------------------------------------------------------------------- life
+
+    async def __aenter__(self) -> Self:
+        """Open the outbox, take up the model, and begin to connect; waits for nobody."""
+        await self.outbox.__aenter__()
+        self._take_up()
+        if self._address is not None:
+            self._client = Client(self._address, credentials=self._credentials)
+            self._connection.dial = self._client.talk
+            guarded = Guarded(self._connection.cloud, Breaker(), deadline=self._deadline, key=(self.name,))
+            self._cloud = Consenting(guarded, lambda: self.settings, situation=self.situation)
+            work = [self._connect(), self._deliver()]
+            if (self.state / "root.json").exists():
+                work.append(self._update())
+            self._tasks = [asyncio.ensure_future(each) for each in work]
+        return self
+
+    async def __aexit__(self, *fault: object) -> None:
+        """Commit what waits, and end the connection."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        if self._address is not None:
+            await self._client.close()
+        await self.outbox.__aexit__(None, None, None)
+        self._running.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the cloud can be asked now."""
+        return self._connection.cloud.connected
+
+    async def wait_connected(self, seconds: float) -> bool:
+        """Wait for the cloud, for so long."""
+        end = asyncio.get_running_loop().time() + seconds
+        while not self.connected and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.02)
+        return self.connected
+
+    def situation(self) -> Situation:
+        """What the device finds itself in now."""
+        return situation(metered=self._metered)
+
+    # ------------------------------------------------------------------------------------------- answers
+
+    async def answer(self, x: Array, *, known: Seen | None = None) -> Answered:
+        """Answer one input, without a batch axis.
+
+        The answer's record goes to the outbox, which nobody waits for.
+
+        Raises:
+            Unanswered: no model here yet, and no cloud that answered.
+            DataError: an input that the model does not take.
+        """
+        self._count += 1
+        number, slot = self._count, self.slot
+        path = self._path
+        given = await answer(
+            x,
+            me=self._running.me,
+            exits={} if path is None else {0: Artefact(str(path))},
+            peers={} if self._cloud is None else {"cloud": self._cloud},
+            question=self._question,
+            policy=self.policy,
+            key=("device", self.name, self._session, number),
+            deadline=self._deadline,
+            within=self._within,
+            online=self.connected,
+            known=known,
+            reward=disagreement,
+        )
+        answered = Answered(given, number, x)
+        if self.settings.most is not Leaves.NOTHING:
+            self.outbox.put("record", self._record(answered))
+        if slot is not None and given.party != self.name and given.own is not None:
+            self._compare(slot, given)
+        if slot is not None and slot.state == "trying" and given.own is not None:
+            self.slots.confirm(slot.version)
+            self.slot = self.slots.state().current
+        return answered
+
+    def correct(self, answered: Answered, label: int) -> None:
+        """Tell what would have been right: feedback, which goes to the cloud as far as the user lets it.
+
+        Raises:
+            DataError: no such class.
+        """
+        logits = answered.answer.tree["logits"]
+        if not 0 <= label < len(logits):
+            raise DataError(f"a label {label} of {len(logits)} classes", "labels count from 0")
+        if self.settings.most is Leaves.NOTHING:
+            return
+        told = {"label": np.int64(label), "logits": np.asarray(logits), "number": np.int64(answered.number)}
+        if self.settings.most is Leaves.RAW:
+            told["x"] = np.asarray(answered.x)
+        self.outbox.put("feedback", trees.encode(told))
+
+    def _record(self, answered: Answered) -> bytes:
+        given = answered.answer
+        told = {
+            "session": self._session,
+            "number": answered.number,
+            "time": time.time(),
+            "by": given.party,
+            "why": given.why,
+            "asked": given.asked,
+            "label": answered.label,
+            "own": None if given.own is None else int(np.argmax(given.own["logits"])),
+            "version": given.version,
+            "cost": asdict(given.cost),
+        }
+        return json.dumps(told, separators=(",", ":")).encode()
+
+    # -------------------------------------------------------------------------------------------- models
+
+    @property
+    def _path(self) -> Path | None:
+        return self._given if self.slot is None else self.slots.path(self.slot)
+
+    def _take_up(self) -> None:
+        """Run what is in the slots from now on."""
+        self.slot = self.slots.begin()
+        version = np.int64(0 if self.slot is None else self.slot.version)
+        self._running.local.memory = {**self._running.local.memory, "version": version}
+
+    def _compare(self, slot: Slot, given: Answer) -> None:
+        """A new model is sent back where it agrees less with the cloud than the one before it."""
+        assert given.own is not None
+        agreed = int(np.argmax(given.own["logits"]) == np.argmax(given.tree["logits"]))
+        if (why := self.slots.observe(slot.version, agreed, 1, self._rule)) is not None:
+            _LOG.warning("%s went back from model %s: %s", self.name, slot.version, why)
+            self._take_up()
+
+    async def update(self) -> Slot | None:
+        """Look for a new model now, fetch and test it, and switch to it.
+
+        Requests under way end with the model that they began with.
+
+        Raises:
+            Refused: what is offered is not signed, too old, altered, or failed its test.
+            DataError: it cannot be had now.
+        """
+        loop = asyncio.get_running_loop()
+        root = (self.state / "root.json").read_bytes()
+        source = _Fetched(self._client, loop)
+        updater = Updater(self.state / "models", source, root, self._model, self._channel, self.slots)
+
+        def told(here: int, whole: int) -> None:
+            self.progress = here, whole
+
+        with ThreadPoolExecutor(1, "duetto-update") as thread:
+            slot = await loop.run_in_executor(thread, updater.update, told)
+        self.progress = None
+        if slot is not None:
+            self._take_up()
+        return slot
+
+    # ---------------------------------------------------------------------------------- beside answering
+
+    async def _connect(self) -> None:
+        ended = await self._connection.keep()
+        _LOG.error("%s will not connect again: %s", self.name, ended.why)
+
+    async def _deliver(self) -> None:
+        """Deliver now and then; what fails is tried again."""
+        turn = 0
+        while True:
+            await asyncio.sleep(self._timing.deliver)
+            if self.connected and allowed(self.settings, self.situation(), "deliver") is None:
+                turn += 1
+                await self.deliver(turn)
+
+    async def deliver(self, turn: int = 0) -> int:
+        """Deliver what the outbox holds, as far as the cloud takes it; how many entries that were."""
+        key = ("deliver", self.name, self._session, turn)
+        done = await delivering(self.outbox, self._connection.cloud, key=key, deadline=max(10.0, self._deadline))
+        if done.failure is not None:
+            _LOG.info("%s could not deliver: %s", self.name, done.failure)
+        return done.entries
+
+    async def _update(self) -> None:
+        while True:
+            if self.connected and allowed(self.settings, self.situation(), "update") is None:
+                try:
+                    await self.update()
+                except Refused as fault:
+                    _LOG.error("%s: %s", self.name, fault)
+                except Error as fault:
+                    _LOG.info("%s: %s", self.name, fault)
+            await asyncio.sleep(self._timing.update if self.connected else min(1.0, self._timing.update))
+
+
+class _Fetched:
+    """Files of releases over the cloud's connection, for the thread that updates."""
+
+    def __init__(self, client: Client, loop: asyncio.AbstractEventLoop) -> None:
+        self._client, self._loop = client, loop
+
+    def fetch(self, path: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes of a file; see :class:`duetto.device.sources.Source`."""
+        pieces = self._client.fetch(path, start, length or 0)
+
+        async def following() -> bytes | None:
+            return await anext(pieces, None)
+
+        while True:
+            try:
+                piece = asyncio.run_coroutine_threadsafe(following(), self._loop).result()
+            except Lost as lost:
+                raise (FileNotFoundError if lost.final else ConnectionError)(lost.why) from lost
+            if piece is None:
+                return
+            yield piece
+
+
+def _settings(state: Path) -> Settings:
+    path = state / "settings.toml"
+    return Settings.load(path) if path.exists() else Settings("nothing")
+
+
+def _policy(given: Held[Any] | str | Path | None) -> Held[Any]:
+    if isinstance(given, Held):
+        return given.fork()
+    return Held.of(Threshold(SURE)) if given is None else load(given).held
+
+
+async def enrolled(
+    state: str | Path, *, cloud: str, token: str, name: str, authority: bytes, client: Callable[..., Client] = Client
+) -> Credentials:
+    """Make a key in the folder, and have the cloud sign that it is this device's; the key stays here.
+
+    Args:
+        state: the device's folder.
+        cloud: the address where the cloud enrols, such as ``cloud.example:8444``.
+        token: what ``duetto cloud enroll`` printed; it can be used once.
+        name: of the device.
+        authority: PEM of the fleet's authority, by which the cloud is known.
+
+    Raises:
+        Refused: the cloud does not take the token.
+        ConfigError: there is a certificate here already.
+    """
+    from duetto.transport.identity import made_key, requested
+
+    folder = Path(state)
+    if (folder / "certificate.pem").exists():
+        raise ConfigError(f"{folder} has a certificate already", "name another folder, or move the old one away")
+    key = made_key()
+    asked = client(cloud, credentials=authority)
+    try:
+        certificate, signed_by, root = await asked.enrol(token, requested(key, name))
+    except Lost as lost:
+        raise Refused(f"not enrolled: {lost.why}", "ask for a new token: duetto cloud enroll") from lost
+    finally:
+        await asked.close()
+    made = Credentials(key, certificate, signed_by)
+    made.save(folder)
+    if root:
+        (folder / "root.json").write_bytes(root)
+    return made

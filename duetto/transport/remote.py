@@ -1,0 +1,156 @@
+"""A party on another machine, as a peer: it stays the same one while connections come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from duetto import tree as trees
+from duetto.errors import Error, WireError
+from duetto.transport import vocabulary
+from duetto.transport.channel import Lost
+from duetto.transport.session import Question, Said, Session
+from duetto.tree import Tree
+from duetto.types import GIVEN_UP, Cost, Key, Peer, Reply, Skill
+
+GRACE_SECONDS = 60.0
+
+
+class Remote(Peer):
+    """A peer that is reached over sessions, one after the other.
+
+    An ask that a connection is lost under is asked again through the next one: parties answer the same ask once
+    (see :mod:`duetto.transport.party`). Without a connection to begin with, a peer is offline.
+
+    Args:
+        name: of the peer.
+        device: whether this side is the device: what it sends goes up.
+        patient: whether an ask without a deadline waits for the first connection, and for ever; else a lost one is
+            waited for ``grace`` seconds.
+        limit: bytes of an answer.
+        traceparent: gives the W3C trace context of what runs now, or "".
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        device: bool,
+        patient: bool = False,
+        grace: float = GRACE_SECONDS,
+        limit: int = trees.LIMIT,
+        traceparent: Callable[[], str] = lambda: "",
+    ) -> None:
+        self.name, self._device, self._patient, self._grace = name, device, patient, grace
+        self._limit, self._traceparent = limit, traceparent
+        self.traits: Mapping[str, Any] = {}
+        self._session: Session | None = None
+        self._connected = asyncio.Event()
+        self._refused = ""
+        self.pending = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._session is not None
+
+    def attach(self, session: Session) -> None:
+        """Talk through this session from now on."""
+        self._session, self.traits, self._refused = session, {**session.other.traits}, ""
+        self._connected.set()
+
+    def detach(self, session: Session, ended: Lost) -> None:
+        """It has ended; nothing happens where another one has taken its place."""
+        if self._session is session:
+            self._session = None
+            self._connected.clear()
+        if ended.final:
+            self.refuse(ended.why)
+
+    def refuse(self, why: str) -> None:
+        """There will be no connection: whoever waits for one is told."""
+        self._refused = why
+        self._connected.set()
+
+    async def ask(self, skill: Skill, tree: Tree, *, key: Key, deadline: float | None = None) -> Reply:
+        """Ask it; see :class:`Remote` for what happens while there is no connection."""
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        try:
+            number, description = vocabulary.written(skill)
+            body = trees.encode(tree)
+        except Error as fault:
+            return Reply(self.name, failure=f"not sent: {fault}")
+        sent = [0]  # bodies that went out
+        self.pending += 1
+        try:
+            async with asyncio.timeout(deadline):
+                said = await self._said(Question(number, description, key, body), begin, deadline, sent)
+        except TimeoutError:
+            return Reply(
+                self.name, failure=f"no answer within {deadline:g} s", cost=self._cost(begin, sent[0] * len(body))
+            )
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if cancelled.args != (GIVEN_UP,) or task is None:
+                raise
+            task.uncancel()
+            return Reply(self.name, failure=GIVEN_UP, cost=self._cost(begin, sent[0] * len(body)))
+        finally:
+            self.pending -= 1
+        cost = self._cost(begin, sent[0] * len(body), len(said.body))
+        if said.failure:
+            return Reply(self.name, failure=said.failure, cost=cost, metrics=said.metrics)
+        try:
+            answer = trees.decode(said.body, self._limit)
+        except WireError as fault:
+            return Reply(self.name, failure=f"{self.name} answered with {fault}", cost=cost)
+        return Reply(self.name, answer, version=said.version, metrics=said.metrics, cost=cost)
+
+    async def _said(self, question: Question, begin: float, deadline: float | None, sent: list[int]) -> Said:
+        loop = asyncio.get_running_loop()
+        waits = self._patient and deadline is None
+        while True:
+            session = self._session
+            if session is None:
+                if not sent[0] and not waits:
+                    return Said(failure=self._refused or f"{self.name} is offline")
+                if not await self._again(None if waits else self._grace):
+                    return Said(failure=self._refused or f"{self.name} was lost, and did not come back")
+                continue
+            sent[0] += 1
+            left = None if deadline is None else begin + deadline - loop.time()
+            try:
+                return await session.ask(
+                    Question(
+                        question.number, question.description, question.key, question.body, left, self._traceparent()
+                    )
+                )
+            except Lost as lost:
+                self.detach(session, lost)
+
+    async def _again(self, grace: float | None) -> bool:
+        """Whether there is a connection again."""
+        try:
+            async with asyncio.timeout(grace):
+                await self._connected.wait()
+        except TimeoutError:
+            return False
+        return not self._refused
+
+    def _cost(self, begin: float, there: int, back: int = 0) -> Cost:
+        seconds = asyncio.get_running_loop().time() - begin
+        up, down = (there, back) if self._device else (back, there)
+        return Cost(seconds=seconds, up_bytes=up, down_bytes=down)
+
+
+def columns(peers: Mapping[str, Remote]) -> dict[str, np.ndarray]:
+    """The traits that all of them tell, as columns in their order; and who is online, where somebody is not."""
+    told = [peer.traits for peer in peers.values()]
+    names = sorted(set.intersection(*(set(traits) for traits in told))) if told else []
+    found = {name: np.array([traits[name] for traits in told]) for name in names}
+    online = np.array([peer.connected for peer in peers.values()], bool)
+    return found if online.all() else {**found, "online": online}

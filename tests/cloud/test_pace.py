@@ -1,0 +1,53 @@
+"""The speed of a skill, learned from its batches."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duetto.cloud.pace import Pace
+
+
+def after(*batches: tuple[int, float], keep: float = 0.8) -> Pace:
+    """What is known after these."""
+    pace = Pace(keep)
+    for rows, seconds in batches:
+        pace = pace.measured(rows, seconds)
+    return pace
+
+
+def test_nothing_is_expected_before_anything_was_measured() -> None:
+    assert Pace().expected(100) == 0
+
+
+def test_a_fixed_part_and_a_part_of_each_row_are_found() -> None:
+    pace = after(*[(rows, 0.01 + 0.002 * rows) for rows in (1, 8, 3, 30) * 20])
+    # The first predictions were wrong, and are forgotten.
+    np.testing.assert_allclose([pace.expected(n) for n in (1, 10, 64)], [0.012, 0.03, 0.138], rtol=1e-3)
+
+
+def test_it_is_the_weighted_least_squares_line() -> None:
+    draw = np.random.default_rng(0)
+    rows = draw.integers(1, 50, 12)
+    seconds = 0.01 + 0.001 * rows + draw.normal(size=12) * 1e-4
+    weights = 0.9 ** np.arange(12)[::-1]
+    slope, fixed = np.polyfit(rows, seconds, 1, w=np.sqrt(weights))
+    pace = after(*zip(rows.tolist(), seconds.tolist(), strict=True), keep=0.9)
+    assert pace.expected(20) - pace.errors * pace.error == pytest.approx(fixed + 20 * slope)
+
+
+def test_what_is_promised_has_room_for_the_errors_made() -> None:
+    pace = after(*[(4, 0.01), (4, 0.03)] * 50)
+    assert pace.expected(4) > 0.03
+    assert after(*[(4, 0.02)] * 50).expected(4) == pytest.approx(0.02)
+
+
+def test_batches_of_one_size_promise_no_less_for_fewer_rows() -> None:
+    pace = after((10, 1.0), (10, 1.0))
+    assert [pace.expected(n) for n in (1, 10, 20)] == pytest.approx([1.0, 1.0, 2.0])
+
+
+@given(st.lists(st.tuples(st.integers(1, 1000), st.floats(1e-6, 100)), min_size=1, max_size=20), st.integers(1, 2000))
+def test_expectations_are_positive_and_grow_with_the_rows(batches: list[tuple[int, float]], rows: int) -> None:
+    pace = after(*batches)
+    assert 0 <= pace.expected(rows) <= pace.expected(rows + 1) * (1 + 1e-9) < np.inf
