@@ -7,8 +7,8 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from duetto.transport import vocabulary
 from duetto.transport import wire_pb2 as wire
 from duetto.transport.channel import Channel, Lost
 from duetto.transport.envelope import Limits
+from duetto.transport.grpc import Calls, Server
 from duetto.transport.identity import Credentials, name_of
 from duetto.transport.pace import Paced, Rehearsal
 from duetto.transport.party import Keep, Running, Uses
@@ -31,6 +32,9 @@ OVER = "the program is over"
 
 Admit = Callable[[bytes | None], str]
 """From the certificate (PEM) that TLS believes to the device's name; raises an Error where it is not admitted."""
+
+Beside = Callable[["Service"], AbstractAsyncContextManager[Any]]
+"""What runs as long as a service does: a batcher, the administration, whatever else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,6 +270,9 @@ def serve(
     began: float | None = None,
     stay: bool = True,
     rehearsal: bool = False,
+    uses: Uses | None = None,
+    beside: Beside | None = None,
+    calls: Calls | None = None,
     on_listening: Callable[[int], None] = lambda port: None,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> Left:
@@ -283,6 +290,9 @@ def serve(
         began: when the program began, seconds since 1970; None is now. The loop's clock counts from there.
         stay: go on serving when all roles have ended.
         rehearsal: on virtual time, with the ``devices``, until nobody has anything left to do.
+        uses: what runs skills that do not write; started by whoever gives it, in ``beside``.
+        beside: what else runs as long as the service does.
+        calls: what is answered beside the stream; ``once`` is by default.
         on_listening: called with the port.
         on_record: called with each record.
 
@@ -290,14 +300,12 @@ def serve(
         ConfigError: the address cannot be had, or a rehearsal without named devices.
         Deadlock: in a rehearsal, somebody waits for what nobody will do.
     """
-    from duetto.transport.grpc import Calls, Server
-
     party = cloud if isinstance(cloud, Party) else Party(roles=(cloud,))
     if rehearsal and not devices:
         raise ConfigError("a rehearsal with nobody", "name the devices")
     if admit is None and credentials is not None:
         admit = named
-    service = Service(party, devices=devices, admit=admit, keep=keep, limits=limits, rehearsal=rehearsal)
+    service = Service(party, devices=devices, admit=admit, keep=keep, uses=uses, limits=limits, rehearsal=rehearsal)
     records: list[Record] = []
     finished, stopped = asyncio.Event(), asyncio.Event()
 
@@ -322,7 +330,12 @@ def serve(
     loop = Rehearsal(idle) if rehearsal else Paced(time.time() if began is None else began)
 
     async def play() -> None:
-        server = Server(listen, service.accept, Calls(once=service.once), credentials=credentials, limits=limits)
+        async with nullcontext() if beside is None else beside(service):
+            await _play()
+
+    async def _play() -> None:
+        answered = replace(calls or Calls(), once=service.once)
+        server = Server(listen, service.accept, answered, credentials=credentials, limits=limits)
         on_listening(await server.start())
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stopped.set)

@@ -31,7 +31,7 @@ from duetto.device.agreement import Agreement
 from duetto.device.artefact import Artefact
 from duetto.device.breaker import Breaker, Guarded
 from duetto.device.consenting import Consenting
-from duetto.device.outbox import Outbox
+from duetto.device.outbox import Outbox, Ticket
 from duetto.device.runner import Connection
 from duetto.device.settings import Leaves, Settings, Situation, allowed
 from duetto.device.situation import situation
@@ -240,8 +240,11 @@ class Device:
             self.slot = self.slots.state().current
         return answered
 
-    def correct(self, answered: Answered, label: int) -> None:
+    def correct(self, answered: Answered, label: int) -> Ticket | None:
         """Tell what would have been right: feedback, which goes to the cloud as far as the user lets it.
+
+        Returns:
+            What is done when it is durable (:meth:`duetto.device.outbox.Outbox.committed`); None where nothing may go.
 
         Raises:
             DataError: no such class.
@@ -250,11 +253,11 @@ class Device:
         if not 0 <= label < len(logits):
             raise DataError(f"a label {label} of {len(logits)} classes", "labels count from 0")
         if self.settings.most is Leaves.NOTHING:
-            return
+            return None
         told = {"label": np.int64(label), "logits": np.asarray(logits), "number": np.int64(answered.number)}
         if self.settings.most is Leaves.RAW:
             told["x"] = np.asarray(answered.x)
-        self.outbox.put("feedback", trees.encode(told))
+        return self.outbox.put("feedback", trees.encode(told))
 
     def _record(self, answered: Answered) -> bytes:
         given = answered.answer

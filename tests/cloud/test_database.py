@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import sqlalchemy as sql
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+import duetto.cloud.enrolment
 import duetto.cloud.feedback
 import duetto.cloud.registry  # noqa: F401  its tables
 from duetto.cloud.database import alone, ignoring, metadata, opened, reading, upgraded, writing
@@ -83,6 +85,20 @@ def test_processes_that_start_together_wait_for_one_another(url: str) -> None:
     engine = opened(url)
     assert differences(engine) == []
     engine.dispose()
+
+
+def test_who_upgrades_waits_for_who_is_at_it(url: str) -> None:
+    first, second = opened(url), opened(url)
+    other = threading.Thread(target=upgraded, args=(second,))
+    with writing(first) as connection:
+        alone(connection, "migrations")
+        other.start()
+        other.join(0.3)
+        assert sql.inspect(connection).get_table_names() == []
+    other.join()
+    assert differences(second) == []
+    first.dispose()
+    second.dispose()
 
 
 def test_a_step_that_fails_leaves_nothing_behind(url: str) -> None:
