@@ -190,6 +190,8 @@ class Batcher:
             for lane in list(self._lanes.values()):
                 for use in (*lane.running, *lane.waiting):
                     self._settle(use, "dropped", Error("not answered: the server has stopped", "ask again"))
+                for use in list(lane.waiting):
+                    self._leave(lane, use)
                 if lane.work is not None:
                     lane.work.cancel()
         for pool in (self._pool, self._writer):

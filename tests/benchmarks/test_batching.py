@@ -42,5 +42,7 @@ def test_turns_are_taken(batching: ModuleType) -> None:
         order.append(name)
         return (float(len(order)),)
 
-    columns = batching.turns(2, lambda: measure("a"), lambda: measure("b"))
+    columns, _, taken = batching.turns(2, np.inf, 5, lambda: measure("a"), lambda: measure("b"))
     assert (order, columns) == (["a", "b", "a", "b"], [[(1.0,), (3.0,)], [(2.0,), (4.0,)]])
+    assert taken == 2
+    assert batching.turns(1, -1.0, 3, lambda: measure("c"))[2] == 3, "the machine was never quiet"
