@@ -29,6 +29,7 @@ from duetto.types import Group, Party, Peer, Record, Role
 
 CLOUD = "cloud"
 OVER = "the program is over"
+WATCH_SECONDS = 2.0  # after which a revoked device is let go of
 
 Admit = Callable[[bytes | None], str]
 """From the certificate (PEM) that TLS believes to the device's name; raises an Error where it is not admitted."""
@@ -162,6 +163,7 @@ class Service:
         self.rests: dict[str, float] = {}
         self.fleet = Fleet(devices, limit=limits.body_bytes, told=self._stir)
         self._sessions: dict[str, Session] = {}
+        self._certificates: dict[str, bytes | None] = {}
         self.over = False
 
     async def accept(self, channel: Channel, certificate: bytes | None) -> None:
@@ -183,7 +185,7 @@ class Service:
         before = self._sessions.get(name)
         if before is not None:  # it has come back before we knew that it was gone
             await before.end("this device has connected again")
-        self._sessions[name] = session
+        self._sessions[name], self._certificates[name] = session, certificate
         device = self.fleet.member(name)
         self._stir(name)
         if self._rehearsal:
@@ -231,11 +233,15 @@ class Service:
             raise ConfigError(f"no device called {name} is expected", "name it when the cloud is started")
         return name
 
-    async def revoke(self, name: str, why: str) -> None:
-        """Let go of a device that may not come any longer."""
-        session = self._sessions.get(name)
-        if session is not None:
-            await session.end(why, final=True)
+    async def watch(self, seconds: float = WATCH_SECONDS) -> None:
+        """Let go of devices that may not come any longer, whichever process said so."""
+        while True:
+            await asyncio.sleep(seconds)
+            for name, session in list(self._sessions.items()):
+                try:
+                    self.admitted(self._certificates[name], name)
+                except Error as fault:
+                    await session.end(str(fault), final=True)
 
     async def end(self, why: str = OVER) -> None:
         """Tell everybody that it is over."""
@@ -342,6 +348,7 @@ def serve(
         stop = asyncio.ensure_future(stopped.wait())
         roles = asyncio.ensure_future(_roles(service, max(wait, len(devices) if rehearsal else 0), log))
         end = asyncio.ensure_future(finished.wait())
+        watch = None if admit is None or rehearsal else asyncio.ensure_future(service.watch())
         try:
             waiting = {stop, roles} if not rehearsal else {stop, roles, end}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -358,9 +365,10 @@ def serve(
                 await service.end()
                 await asyncio.sleep(0)
         finally:
-            for task in (stop, roles, end):
+            tasks = [each for each in (stop, roles, end, watch) if each is not None]
+            for task in tasks:
                 task.cancel()
-            for task in (stop, roles, end):
+            for task in tasks:
                 with suppress(asyncio.CancelledError, Exception):
                     await task
             await server.stop()
