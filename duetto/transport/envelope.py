@@ -104,6 +104,8 @@ def heard(data: bytes, limits: Limits = Limits()) -> wire.Envelope:
         raise WireError(f"a body of {envelope.body_bytes:,} bytes", f"at most {limits.body_bytes:,} are taken")
     if kind in {"ask", "reply"} and len(envelope.body) != min(envelope.body_bytes, PIECE):
         raise WireError(f"{len(envelope.body):,} bytes of a body of {envelope.body_bytes:,}", f"pieces have {PIECE:,}")
+    if not envelope.body_bytes and (kind == "ask" or (kind == "reply" and not envelope.reply.failure)):
+        raise WireError(f"{kind} without a body", "even an empty tree has one")
     if kind == "ask" and len(envelope.ask.description) > limits.description_bytes:
         raise WireError(f"a description of {len(envelope.ask.description):,} bytes", "describe it with less")
     if kind == "ask" and len(envelope.ask.traceparent) > TRACE:

@@ -305,8 +305,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # else the server hangs up on whom it asks to ping
         ("grpc.max_concurrent_streams", 100),
-        ("grpc.min_reconnect_backoff_ms", 5_000),  # so long may a connection take; how often it is tried is our choice
-        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.initial_reconnect_backoff_ms", 200),  # how often it is tried is the choice of who calls
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.so_reuseport", 0),
     ]
