@@ -183,19 +183,23 @@ class Service:
             await channel.close()
             return
         before = self._sessions.get(name)
-        if before is not None:  # it has come back before we knew that it was gone
-            await before.end("this device has connected again")
-        self._sessions[name], self._certificates[name] = session, certificate
+        self._sessions[name], self._certificates[name] = session, certificate  # before anything is waited for
         device = self.fleet.member(name)
         self._stir(name)
         if self._rehearsal:
-            session.on_rest = lambda until: self.rests.__setitem__(name, until)
+            session.on_rest = lambda until: self._rests(name, session, until)
         device.attach(session)
         self.fleet.came()
-        ended = await session.run()
-        if self._sessions.get(name) is session:
-            del self._sessions[name]
-        device.detach(session, Lost(ended.why))  # a device that goes may come back
+        ended = Lost("the connection was closed")
+        try:
+            if before is not None:  # it has come back before we knew that it was gone
+                await before.end("this device has connected again")
+            ended = await session.run()
+        finally:  # gRPC cancels this where the device has gone
+            if self._sessions.get(name) is session:
+                del self._sessions[name]
+                self._stir(name)
+            device.detach(session, Lost(ended.why, told=ended.told))  # a device that goes may come back
 
     async def once(self, data: bytes, certificate: bytes | None) -> bytes:
         """Answer one ask, without a stream.
@@ -217,8 +221,10 @@ class Service:
         key = vocabulary.key_of(asked.ask.key)
         question = Question(asked.ask.part, asked.ask.description, key, asked.body, seconds, asked.ask.traceparent)
         said = await self._answer(name, question)
+        if len(said.body) > envelopes.PIECE:
+            said = Said(failure=f"an answer of {len(said.body):,} bytes: ask for it over a stream")
         reply = wire.Reply(version=said.version, failure=said.failure, metrics=dict(said.metrics))
-        return b"".join(envelopes.pieces(wire.Envelope(id=asked.id, reply=reply), said.body[: envelopes.PIECE]))
+        return b"".join(envelopes.pieces(wire.Envelope(id=asked.id, reply=reply), said.body))
 
     def admitted(self, certificate: bytes | None, said: str = "") -> str:
         """The device's name; ``said`` is what it calls itself.
@@ -247,6 +253,10 @@ class Service:
         """Tell everybody that it is over."""
         self.over = True
         await asyncio.gather(*(session.end(why, final=True) for session in self._sessions.values()))
+
+    def _rests(self, name: str, session: Session, until: float) -> None:
+        if self._sessions.get(name) is session:
+            self.rests[name] = until
 
     def _stir(self, name: str) -> None:
         """What a device said of its rest holds no longer."""

@@ -21,7 +21,7 @@ from duetto.transport.envelope import Limits
 from duetto.transport.identity import Credentials
 
 SERVICE = wire.DESCRIPTOR.services_by_name["Duetto"].full_name
-_FAULTS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
+_FAULTS = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 GONE = frozenset(
     {
         grpc.StatusCode.UNAUTHENTICATED,
@@ -187,14 +187,20 @@ class Client:
         """A stream.
 
         Raises:
-            Lost: nobody answers there within so many seconds.
+            Lost: nobody answers there within so many seconds, or TLS does not believe one side.
         """
+        call = self._channel.stream_stream(f"/{SERVICE}/Talk")()
         try:
             async with asyncio.timeout(seconds):
-                await self._channel.channel_ready()
+                await call.wait_for_connection()
         except TimeoutError:
+            call.cancel()
             raise Lost(f"nobody answers at {self.address}") from None
-        call = self._channel.stream_stream(f"/{SERVICE}/Talk")()
+        except grpc.aio.AioRpcError as fault:
+            raise Lost(f"no connection to {self.address}: {fault.details()}", fault.code() in GONE) from None
+        except BaseException:
+            call.cancel()
+            raise
         return _Stream(call, call)
 
     async def once(self, envelope: bytes, seconds: float | None = None) -> bytes:
@@ -300,7 +306,10 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # else the server hangs up on whom it asks to ping
+        ("grpc.max_concurrent_streams", 100),
+        ("grpc.initial_reconnect_backoff_ms", 200),  # how often it is tried is the choice of who calls
+        ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.so_reuseport", 0),
     ]
 
