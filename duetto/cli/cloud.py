@@ -41,8 +41,14 @@ def cloud(
     ctx: typer.Context,
     large: Annotated[
         str | None,
-        typer.Option(help="The large model: an ONNX file, a network of the zoo, TASK.large, or MODULE:NAME."),
+        typer.Option(
+            help="The large model: an ONNX file, a network of the zoo, TASK.large, MODULE:NAME, or an engine "
+            "elsewhere: oip+URL#MODEL (Open Inference Protocol), openai+URL#MODEL."
+        ),
     ] = None,
+    key_variable: Annotated[
+        str, typer.Option(help="The environment variable with the key for an engine elsewhere.")
+    ] = "",
     state: State = HOME,
     listen: Annotated[str, typer.Option(help="Where devices connect.")] = "0.0.0.0:8443",
     enrol: Annotated[str, typer.Option(help="Where devices enrol; empty for nowhere.")] = "0.0.0.0:8444",
@@ -100,7 +106,7 @@ def cloud(
         from duetto.cloud.admin import serving
 
         beside.append(serving(site, admin, lambda url: shown.append(f"administration at {url}, ")))
-    made = App(site, _model(large), listen, enrol or None, insecure, more=beside)
+    made = App(site, _model(large, key_variable), listen, enrol or None, insecure, more=beside)
 
     def listening(port: int, enrolling: int) -> None:
         where = f"enrolment at port {enrolling}, " if enrolling else ""
@@ -236,11 +242,20 @@ def publish(
     console.line(f"{name} {made.version} is offered to {channel}: {made.length:,} bytes, {made.sha256[:12]}")
 
 
-@app.command(epilog=console.examples(("duetto cloud refresh", "each day, by cron: the time stamp holds two days")))
+@app.command(epilog=console.examples(("duetto cloud resign", "once a year, with the keys of root and targets here")))
+def resign(state: State = HOME) -> None:
+    """Sign root and targets of the releases anew, before their time is over."""
+    site = _site(state).begin()
+    with site.audit.doing(_me(), "resign", {}):
+        site.releases.resign()
+    console.line("root and targets are signed anew")
+
+
+@app.command(epilog=console.examples(("duetto cloud refresh", "where no service runs: the time stamp holds two days")))
 def refresh(state: State = HOME) -> None:
-    """Sign anew what would soon be out of date."""
-    done = _site(state).begin().releases.refresh()
-    console.line(f"signed anew: {', '.join(done) or 'nothing needed it'}")
+    """Sign anew what would soon be out of date; a running service does so by itself."""
+    wanting = _site(state).begin().releases.refresh()
+    console.line("signed anew" + (f"; {', '.join(wanting)} need keys that are elsewhere" if wanting else ""))
 
 
 @app.command(
@@ -269,7 +284,7 @@ def certify(
 
 @app.command(
     epilog=console.examples(
-        ("duetto cloud rotate timestamp", "a new key for a role of the releases; devices follow by themselves"),
+        ("duetto cloud rotate canary", "after its key may have been seen; devices follow by themselves"),
         ("duetto cloud rotate authority --phase announce", "the first of three steps, see docs/operate.md"),
     )
 )
@@ -331,7 +346,12 @@ def _site(state: Path, database: str | None = None, blobs: str | None = None) ->
     return Site(state, database, blobs)
 
 
-def _model(text: str) -> Any:
+def _model(text: str, variable: str) -> Any:
+    from duetto.cloud.elsewhere import elsewhere
+
+    engine = elsewhere(text, variable)
+    if engine is not None:
+        return engine
     if text.endswith(".onnx"):
         from duetto.cloud.onnx import Whole
 

@@ -1,4 +1,4 @@
-"""Who is connected, over all processes of a cloud; and whoever is revoked, by any of them, is let go by all."""
+"""Who is connected, over all processes of a cloud."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 import sqlalchemy as sql
 
 from duetto.cloud.database import metadata, reading, writing
-from duetto.cloud.enrolment import Enrolment
 from duetto.cloud.service import Service
 from duetto.errors import Error
-from duetto.transport.identity import fingerprint
+from duetto.transport.session import Session
 
 _LOG = logging.getLogger(__name__)
-LOOK_SECONDS = 1.0  # between two looks at who has come, gone, or been revoked
+LOOK_SECONDS = 1.0  # between two looks at who has come and gone
 BEAT_SECONDS = 15.0  # between two signs of life of a process
 STALE_SECONDS = 60.0  # after which a process that gives none has gone, and who was connected to it
 SKEW_SECONDS = 3600.0  # by which the clocks of processes may differ
@@ -97,18 +96,15 @@ class Presence:
 
 
 @asynccontextmanager
-async def watching(
-    service: Service, told: Presence, enrolment: Enrolment | None, seconds: float = LOOK_SECONDS
-) -> AsyncIterator[None]:
-    """Tell who is connected, and let go of who is revoked, as long as this lasts.
+async def watching(service: Service, told: Presence, seconds: float = LOOK_SECONDS) -> AsyncIterator[None]:
+    """Tell who is connected, as long as this lasts.
 
     Args:
         service: whose devices.
         told: where to tell it.
-        enrolment: knows who is revoked; None where nobody can be.
         seconds: between two looks.
     """
-    task = asyncio.ensure_future(_watch(service, told, enrolment, seconds))
+    task = asyncio.ensure_future(_watch(service, told, seconds))
     try:
         yield
     finally:
@@ -119,40 +115,29 @@ async def watching(
             await asyncio.to_thread(told.leave)
 
 
-async def _watch(service: Service, told: Presence, enrolment: Enrolment | None, seconds: float) -> None:
+async def _watch(service: Service, told: Presence, seconds: float) -> None:
     here: dict[str, Present] = {}
-    sessions: dict[str, object] = {}
+    sessions: dict[str, Session] = {}
     due, well = 0.0, True
     while True:
         try:
-            if enrolment is not None:
-                await _let_go(service, enrolment)
             if service.sessions != sessions or told.clock() >= due:
-                sessions = dict(service.sessions)
-                here = {name: _present(service, name, told, here) for name in sessions}
+                before, sessions = sessions, dict(service.sessions)
+                here = {
+                    name: here[name] if name in here and before[name] is session else _present(name, session, told)
+                    for name, session in sessions.items()
+                }
                 await asyncio.to_thread(told.tell, here)
                 due = told.clock() + BEAT_SECONDS
             well = True
-        except (Error, sql.exc.SQLAlchemyError) as fault:
+        except Error as fault:
             due = 0.0
             if well:
-                _LOG.error("who is connected cannot be told, nor who is revoked be seen: %s", fault)
+                _LOG.error("who is connected cannot be told: %s", fault)
             well = False
         await asyncio.sleep(seconds)
 
 
-def _present(service: Service, name: str, told: Presence, before: Mapping[str, Present]) -> Present:
-    greeting = service.sessions[name].other
-    version = greeting.traits.get("version")
-    if name in before:
-        return before[name]
-    return Present(name, told.process, told.clock(), greeting.software, None if version is None else int(version))
-
-
-async def _let_go(service: Service, enrolment: Enrolment) -> None:
-    """A name may have come back with another key: who goes is who shows the one that was revoked."""
-    for gone in await asyncio.to_thread(enrolment.revoked, enrolment.clock() - SKEW_SECONDS):
-        if gone.name in service.sessions:
-            shown = service.certificate(gone.name)
-            if shown is not None and fingerprint(shown) == gone.fingerprint:
-                await service.revoke(gone.name, f"{gone.name} is revoked ({gone.reason}): enrol it anew")
+def _present(name: str, session: Session, told: Presence) -> Present:
+    version = session.other.traits.get("version")
+    return Present(name, told.process, told.clock(), session.other.software, None if version is None else int(version))

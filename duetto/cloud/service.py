@@ -29,6 +29,7 @@ from duetto.types import Group, Party, Peer, Record, Role
 
 CLOUD = "cloud"
 OVER = "the program is over"
+WATCH_SECONDS = 2.0  # after which a revoked device is let go of
 
 Admit = Callable[[bytes | None], str]
 """From the certificate (PEM) that TLS believes to the device's name; raises an Error where it is not admitted."""
@@ -168,7 +169,8 @@ class Service:
         self.rests: dict[str, float] = {}
         self.fleet = Fleet(devices, limit=limits.body_bytes, told=self._stir)
         self.sessions: dict[str, Session] = {}
-        self._certificates: dict[Session, bytes | None] = {}
+        self._certificates: dict[str, bytes | None] = {}
+        self._talking: set[Session] = set()
         self._past = [0, 0]  # bytes of sessions that have ended
         self.over = False
 
@@ -189,23 +191,27 @@ class Service:
             await channel.close()
             return
         before = self.sessions.get(name)
-        if before is not None:  # it has come back before we knew that it was gone
-            await before.end("this device has connected again")
-        self.sessions[name] = session
-        self._certificates[session] = certificate
+        self.sessions[name], self._certificates[name] = session, certificate  # before anything is waited for
         device = self.fleet.member(name)
         self._stir(name)
         if self._rehearsal:
-            session.on_rest = lambda until: self.rests.__setitem__(name, until)
+            session.on_rest = lambda until: self._rests(name, session, until)
         device.attach(session)
         self.fleet.came()
-        ended = await session.run()
-        if self.sessions.get(name) is session:
-            del self.sessions[name]
-        del self._certificates[session]
-        self._past[0] += session.down_bytes
-        self._past[1] += session.up_bytes
-        device.detach(session, Lost(ended.why))  # a device that goes may come back
+        ended = Lost("the connection was closed")
+        self._talking.add(session)
+        try:
+            if before is not None:  # it has come back before we knew that it was gone
+                await before.end("this device has connected again")
+            ended = await session.run()
+        finally:  # gRPC cancels this where the device has gone
+            self._talking.discard(session)
+            self._past[0] += session.down_bytes
+            self._past[1] += session.up_bytes
+            if self.sessions.get(name) is session:
+                del self.sessions[name]
+                self._stir(name)
+            device.detach(session, Lost(ended.why, told=ended.told))  # a device that goes may come back
 
     async def once(self, data: bytes, certificate: bytes | None) -> bytes:
         """Answer one ask, without a stream.
@@ -227,8 +233,10 @@ class Service:
         key = vocabulary.key_of(asked.ask.key)
         question = Question(asked.ask.part, asked.ask.description, key, asked.body, seconds, asked.ask.traceparent)
         said = await self._answer(name, question)
+        if len(said.body) > envelopes.PIECE:
+            said = Said(failure=f"an answer of {len(said.body):,} bytes: ask for it over a stream")
         reply = wire.Reply(version=said.version, failure=said.failure, metrics=dict(said.metrics))
-        return b"".join(envelopes.pieces(wire.Envelope(id=asked.id, reply=reply), said.body[: envelopes.PIECE]))
+        return b"".join(envelopes.pieces(wire.Envelope(id=asked.id, reply=reply), said.body))
 
     def admitted(self, certificate: bytes | None, said: str = "") -> str:
         """The device's name; ``said`` is what it calls itself.
@@ -244,25 +252,35 @@ class Service:
         return name
 
     async def revoke(self, name: str, why: str) -> None:
-        """Let go of a device that may not come any longer."""
+        """Let go of a device that may not come any longer, at once."""
         session = self.sessions.get(name)
         if session is not None:
             await session.end(why, final=True)
 
-    def certificate(self, name: str) -> bytes | None:
-        """The certificate (PEM) that a connected device has shown."""
-        return self._certificates.get(self.sessions[name])
+    async def watch(self, seconds: float = WATCH_SECONDS) -> None:
+        """Let go of devices that may not come any longer, whichever process said so."""
+        while True:
+            await asyncio.sleep(seconds)
+            for name, session in list(self.sessions.items()):
+                try:
+                    self.admitted(self._certificates[name], name)
+                except Error as fault:
+                    await session.end(str(fault), final=True)
 
     @property
     def wire_bytes(self) -> tuple[int, int]:
         """Bytes of envelopes so far: heard from devices, and sent to them."""
-        heard = self._past[0] + sum(session.down_bytes for session in self._certificates)
-        return heard, self._past[1] + sum(session.up_bytes for session in self._certificates)
+        heard = self._past[0] + sum(session.down_bytes for session in self._talking)
+        return heard, self._past[1] + sum(session.up_bytes for session in self._talking)
 
     async def end(self, why: str = OVER) -> None:
         """Tell everybody that it is over."""
         self.over = True
         await asyncio.gather(*(session.end(why, final=True) for session in self.sessions.values()))
+
+    def _rests(self, name: str, session: Session, until: float) -> None:
+        if self.sessions.get(name) is session:
+            self.rests[name] = until
 
     def _stir(self, name: str) -> None:
         """What a device said of its rest holds no longer."""
@@ -364,6 +382,7 @@ def serve(
         stop = asyncio.ensure_future(stopped.wait())
         roles = asyncio.ensure_future(_roles(service, max(wait, len(devices) if rehearsal else 0), log))
         end = asyncio.ensure_future(finished.wait())
+        watch = None if admit is None or rehearsal else asyncio.ensure_future(service.watch())
         try:
             waiting = {stop, roles} if not rehearsal else {stop, roles, end}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -380,9 +399,10 @@ def serve(
                 await service.end()
                 await asyncio.sleep(0)
         finally:
-            for task in (stop, roles, end):
+            tasks = [each for each in (stop, roles, end, watch) if each is not None]
+            for task in tasks:
                 task.cancel()
-            for task in (stop, roles, end):
+            for task in tasks:
                 with suppress(asyncio.CancelledError, Exception):
                     await task
             await server.stop()
