@@ -163,7 +163,7 @@ class Service:
         rehearsal: bool = False,
     ) -> None:
         self.running = Running(party, CLOUD, keep=keep, uses=uses)
-        self.answering: Serve = tracing.answering(self.running.answer)
+        self.answering: Serve = tracing.answering(lambda *asked: self.running.answer(*asked))
         self.uses = uses
         self._admit, self._limits, self._rehearsal = admit, limits, rehearsal
         self.rests: dict[str, float] = {}

@@ -179,7 +179,7 @@ def test_a_device_that_comes_again_takes_its_own_place() -> None:
             assert reply.failure is None
             sessions[2].cancel()
             await until(lambda: not cloud.service.fleet.online)
-            assert cloud.service._sessions == {}
+            assert cloud.service.sessions == {}
 
     run(main())
 
@@ -194,7 +194,7 @@ def test_a_device_whose_stream_is_cancelled_is_offline() -> None:
             await until(lambda: cloud.service.rests == {"ann": 5.0})
             cloud.tasks[0].cancel()  # as gRPC does
             await asyncio.wait_for(running, SOON)
-            assert (cloud.service.fleet.online, cloud.service._sessions) == ([], {})
+            assert (cloud.service.fleet.online, cloud.service.sessions) == ([], {})
             assert cloud.service.rests == {}  # time does not go on without it
 
     run(main())
