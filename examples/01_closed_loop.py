@@ -10,7 +10,7 @@ from __future__ import annotations
 import duetto as du
 from duetto.programs import closed_loop
 from duetto.programs.scoring import Models, scores
-from duetto.types import Held, Outcomes
+from duetto.types import Held
 
 
 def main(rounds: int = 60) -> dict[str, float]:
@@ -20,10 +20,7 @@ def main(rounds: int = 60) -> dict[str, float]:
     settings = closed_loop.Settings(days=3, rounds=rounds)
 
     small = closed_loop.stored(pair.small)  # eight bits a weight, as a device stores it
-    known, _ = task.group("calibration")
-    policy = settings.policy.fit(
-        Outcomes.of_classifiers(task.small.logits(small, known.x), task.large.logits(pair.large, known.x), known.y)
-    )
+    policy = closed_loop.fitted(task, settings, pair.small, pair.large)
     log = du.simulate(
         device=closed_loop.device(task, settings),
         cloud=closed_loop.cloud(task, settings, pair.small, pair.large),

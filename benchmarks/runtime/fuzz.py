@@ -18,14 +18,17 @@ import atheris  # type: ignore[import-not-found,unused-ignore]
 
 with atheris.instrument_imports(include=["duetto"]):
     from duetto import tree as trees
+    from duetto.codecs import Quantise, TopK, Zstd
     from duetto.errors import ConfigError, WireError
+    from duetto.protocols import Coded
     from duetto.protocols.probe import Echo
+    from duetto.protocols.stages import Finish
     from duetto.transport import vocabulary
     from duetto.transport.channel import Lost, pair
     from duetto.transport.envelope import Limits, heard
     from duetto.transport.party import Running
     from duetto.transport.session import Greeting, Session
-    from duetto.types import Party
+    from duetto.types import Chain, Party
 
 GOLDEN = Path(__file__).parents[2] / "tests" / "transport" / "golden"
 LIMITS = Limits(body_bytes=1 << 20, held_bytes=2 << 20, asks=8, parts=2)
@@ -96,7 +99,8 @@ def seeds(target: str) -> list[bytes]:
         framed = {name: len(each).to_bytes(2, "little") + each for name, each in framed.items()}
         return [framed["hello"] + each for each in framed.values()] + [framed["hello"] + b"".join(framed.values())]
     if target == "vocabulary":
-        return [heard((GOLDEN / "ask.bin").read_bytes()).ask.description.encode(), b'[0,"ann",7]']
+        skills = Echo(), Coded(Echo(), Chain((Quantise(8), Zstd(1)))), Coded(Finish("large"), Chain(), TopK(0.5))
+        return [vocabulary.written(each)[1].encode() for each in skills] + [b'[0,"ann",7]', b'["\\u00e9",-1]']
     return golden if target == "envelope" else [each for each in bodies if each]
 
 

@@ -7,8 +7,8 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from duetto.transport import vocabulary
 from duetto.transport import wire_pb2 as wire
 from duetto.transport.channel import Channel, Lost
 from duetto.transport.envelope import Limits
+from duetto.transport.grpc import Calls, Server
 from duetto.transport.identity import Credentials, name_of
 from duetto.transport.pace import Paced, Rehearsal
 from duetto.transport.party import Keep, Running, Uses
@@ -28,9 +29,13 @@ from duetto.types import Group, Party, Peer, Record, Role
 
 CLOUD = "cloud"
 OVER = "the program is over"
+WATCH_SECONDS = 2.0  # after which a revoked device is let go of
 
 Admit = Callable[[bytes | None], str]
 """From the certificate (PEM) that TLS believes to the device's name; raises an Error where it is not admitted."""
+
+Beside = Callable[["Service"], AbstractAsyncContextManager[Any]]
+"""What runs as long as a service does: a batcher, the administration, whatever else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +163,7 @@ class Service:
         self.rests: dict[str, float] = {}
         self.fleet = Fleet(devices, limit=limits.body_bytes, told=self._stir)
         self._sessions: dict[str, Session] = {}
+        self._certificates: dict[str, bytes | None] = {}
         self.over = False
 
     async def accept(self, channel: Channel, certificate: bytes | None) -> None:
@@ -177,7 +183,13 @@ class Service:
             await channel.close()
             return
         before = self._sessions.get(name)
+<<<<<<< HEAD
         self._sessions[name] = session  # before anything is waited for: it may come a third time meanwhile
+=======
+        if before is not None:  # it has come back before we knew that it was gone
+            await before.end("this device has connected again")
+        self._sessions[name], self._certificates[name] = session, certificate
+>>>>>>> 0d54fc5406e085887f2e784b35580687cb1759d9
         device = self.fleet.member(name)
         self._stir(name)
         if self._rehearsal:
@@ -233,11 +245,15 @@ class Service:
             raise ConfigError(f"no device called {name} is expected", "name it when the cloud is started")
         return name
 
-    async def revoke(self, name: str, why: str) -> None:
-        """Let go of a device that may not come any longer."""
-        session = self._sessions.get(name)
-        if session is not None:
-            await session.end(why, final=True)
+    async def watch(self, seconds: float = WATCH_SECONDS) -> None:
+        """Let go of devices that may not come any longer, whichever process said so."""
+        while True:
+            await asyncio.sleep(seconds)
+            for name, session in list(self._sessions.items()):
+                try:
+                    self.admitted(self._certificates[name], name)
+                except Error as fault:
+                    await session.end(str(fault), final=True)
 
     async def end(self, why: str = OVER) -> None:
         """Tell everybody that it is over."""
@@ -276,6 +292,9 @@ def serve(
     began: float | None = None,
     stay: bool = True,
     rehearsal: bool = False,
+    uses: Uses | None = None,
+    beside: Beside | None = None,
+    calls: Calls | None = None,
     on_listening: Callable[[int], None] = lambda port: None,
     on_record: Callable[[Record], None] = lambda record: None,
 ) -> Left:
@@ -293,6 +312,9 @@ def serve(
         began: when the program began, seconds since 1970; None is now. The loop's clock counts from there.
         stay: go on serving when all roles have ended.
         rehearsal: on virtual time, with the ``devices``, until nobody has anything left to do.
+        uses: what runs skills that do not write; started by whoever gives it, in ``beside``.
+        beside: what else runs as long as the service does.
+        calls: what is answered beside the stream; ``once`` is by default.
         on_listening: called with the port.
         on_record: called with each record.
 
@@ -300,14 +322,12 @@ def serve(
         ConfigError: the address cannot be had, or a rehearsal without named devices.
         Deadlock: in a rehearsal, somebody waits for what nobody will do.
     """
-    from duetto.transport.grpc import Calls, Server
-
     party = cloud if isinstance(cloud, Party) else Party(roles=(cloud,))
     if rehearsal and not devices:
         raise ConfigError("a rehearsal with nobody", "name the devices")
     if admit is None and credentials is not None:
         admit = named
-    service = Service(party, devices=devices, admit=admit, keep=keep, limits=limits, rehearsal=rehearsal)
+    service = Service(party, devices=devices, admit=admit, keep=keep, uses=uses, limits=limits, rehearsal=rehearsal)
     records: list[Record] = []
     finished, stopped = asyncio.Event(), asyncio.Event()
 
@@ -332,13 +352,19 @@ def serve(
     loop = Rehearsal(idle) if rehearsal else Paced(time.time() if began is None else began)
 
     async def play() -> None:
-        server = Server(listen, service.accept, Calls(once=service.once), credentials=credentials, limits=limits)
+        async with nullcontext() if beside is None else beside(service):
+            await _play()
+
+    async def _play() -> None:
+        answered = replace(calls or Calls(), once=service.once)
+        server = Server(listen, service.accept, answered, credentials=credentials, limits=limits)
         on_listening(await server.start())
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stopped.set)
         stop = asyncio.ensure_future(stopped.wait())
         roles = asyncio.ensure_future(_roles(service, max(wait, len(devices) if rehearsal else 0), log))
         end = asyncio.ensure_future(finished.wait())
+        watch = None if admit is None or rehearsal else asyncio.ensure_future(service.watch())
         try:
             waiting = {stop, roles} if not rehearsal else {stop, roles, end}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -355,9 +381,10 @@ def serve(
                 await service.end()
                 await asyncio.sleep(0)
         finally:
-            for task in (stop, roles, end):
+            tasks = [each for each in (stop, roles, end, watch) if each is not None]
+            for task in tasks:
                 task.cancel()
-            for task in (stop, roles, end):
+            for task in tasks:
                 with suppress(asyncio.CancelledError, Exception):
                     await task
             await server.stop()

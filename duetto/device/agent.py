@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,7 +31,7 @@ from duetto.device.agreement import Agreement
 from duetto.device.artefact import Artefact
 from duetto.device.breaker import Breaker, Guarded
 from duetto.device.consenting import Consenting
-from duetto.device.outbox import Outbox
+from duetto.device.outbox import Outbox, Ticket
 from duetto.device.runner import Connection
 from duetto.device.settings import Leaves, Settings, Situation, allowed
 from duetto.device.situation import situation
@@ -46,7 +46,7 @@ from duetto.protocols.probe import Echo
 from duetto.protocols.stages import Finish
 from duetto.transport.channel import Lost
 from duetto.transport.grpc import Client
-from duetto.transport.identity import Credentials
+from duetto.transport.identity import Credentials, made_key, requested
 from duetto.transport.party import Running
 from duetto.transport.session import Greeting
 from duetto.tree import Array
@@ -155,7 +155,7 @@ class Device:
         self._connection = Connection(Greeting(name), self._offered)
         self._cloud: Peer | None = None
         self._tasks: list[asyncio.Task[Any]] = []
-        self._due = asyncio.Event()
+        self._compared: list[tuple[int, int]] = []  # version, and whether it agreed with the cloud
 
     # ---------------------------------------------------------------------------------------------- life
 
@@ -169,7 +169,7 @@ class Device:
             guarded = Guarded(self._connection.cloud, Breaker(), deadline=self._deadline, key=(self.name,))
             self._cloud = Consenting(guarded, lambda: self.settings, situation=self.situation)
             work = [self._connect(), self._deliver()]
-            if (self.state / "root.json").exists():
+            if self._credentials is not None:
                 work.append(self._update())
             self._tasks = [asyncio.ensure_future(each) for each in work]
         return self
@@ -181,6 +181,7 @@ class Device:
         for task in self._tasks:
             with suppress(asyncio.CancelledError):
                 await task
+        await self._compare()
         if self._address is not None:
             await self._client.close()
         await self.outbox.__aexit__(None, None, None)
@@ -234,14 +235,18 @@ class Device:
         if self.settings.most is not Leaves.NOTHING:
             self.outbox.put("record", self._record(answered))
         if slot is not None and given.party != self.name and given.own is not None:
-            self._compare(slot, given)
+            agreed = int(np.argmax(given.own["logits"]) == np.argmax(given.tree["logits"]))
+            self._compared.append((slot.version, agreed))
         if slot is not None and slot.state == "trying" and given.own is not None:
             self.slots.confirm(slot.version)
             self.slot = self.slots.state().current
         return answered
 
-    def correct(self, answered: Answered, label: int) -> None:
+    def correct(self, answered: Answered, label: int) -> Ticket | None:
         """Tell what would have been right: feedback, which goes to the cloud as far as the user lets it.
+
+        Returns:
+            What is done when it is durable (:meth:`duetto.device.outbox.Outbox.committed`); None where nothing may go.
 
         Raises:
             DataError: no such class.
@@ -250,11 +255,11 @@ class Device:
         if not 0 <= label < len(logits):
             raise DataError(f"a label {label} of {len(logits)} classes", "labels count from 0")
         if self.settings.most is Leaves.NOTHING:
-            return
+            return None
         told = {"label": np.int64(label), "logits": np.asarray(logits), "number": np.int64(answered.number)}
         if self.settings.most is Leaves.RAW:
             told["x"] = np.asarray(answered.x)
-        self.outbox.put("feedback", trees.encode(told))
+        return self.outbox.put("feedback", trees.encode(told))
 
     def _record(self, answered: Answered) -> bytes:
         given = answered.answer
@@ -268,7 +273,7 @@ class Device:
             "label": answered.label,
             "own": None if given.own is None else int(np.argmax(given.own["logits"])),
             "version": given.version,
-            "cost": asdict(given.cost),
+            "cost": vars(given.cost),
         }
         return json.dumps(told, separators=(",", ":")).encode()
 
@@ -284,13 +289,15 @@ class Device:
         version = np.int64(0 if self.slot is None else self.slot.version)
         self._running.local.memory = {**self._running.local.memory, "version": version}
 
-    def _compare(self, slot: Slot, given: Answer) -> None:
+    async def _compare(self) -> None:
         """A new model is sent back where it agrees less with the cloud than the one before it."""
-        assert given.own is not None
-        agreed = int(np.argmax(given.own["logits"]) == np.argmax(given.tree["logits"]))
-        if (why := self.slots.observe(slot.version, agreed, 1, self._rule)) is not None:
-            _LOG.warning("%s went back from model %s: %s", self.name, slot.version, why)
-            self._take_up()
+        compared, self._compared = self._compared, []
+        for version in {version for version, _ in compared}:
+            said = [agreed for of, agreed in compared if of == version]
+            why = await asyncio.to_thread(self.slots.observe, version, sum(said), len(said), self._rule)
+            if why is not None:
+                _LOG.warning("%s went back from model %s: %s", self.name, version, why)
+                self._take_up()
 
     async def update(self) -> Slot | None:
         """Look for a new model now, fetch and test it, and switch to it.
@@ -327,6 +334,7 @@ class Device:
         turn = 0
         while True:
             await asyncio.sleep(self._timing.deliver)
+            await self._compare()
             if self.connected and allowed(self.settings, self.situation(), "deliver") is None:
                 turn += 1
                 await self.deliver(turn)
@@ -339,9 +347,27 @@ class Device:
             _LOG.info("%s could not deliver: %s", self.name, done.failure)
         return done.entries
 
+    async def renew(self) -> None:
+        """Have the certificate signed anew, for the same key; it is shown from the next start on.
+
+        Raises:
+            Lost: the cloud does not.
+        """
+        assert self._credentials is not None
+        key = self._credentials.key
+        certificate, authority, _ = await self._client.enrol("", requested(key, self.name))
+        self._credentials = Credentials(key, certificate, authority)
+        self._credentials.save(self.state)
+
     async def _update(self) -> None:
         while True:
-            if self.connected and allowed(self.settings, self.situation(), "update") is None:
+            if self.connected and self._credentials is not None and self._credentials.due():
+                try:
+                    await self.renew()
+                except Lost as lost:
+                    _LOG.error("%s could not renew its certificate: %s", self.name, lost.why)
+            listens = self.connected and (self.state / "root.json").exists()
+            if listens and allowed(self.settings, self.situation(), "update") is None:
                 try:
                     await self.update()
                 except Refused as fault:
@@ -401,8 +427,6 @@ async def enrolled(
         Refused: the cloud does not take the token.
         ConfigError: there is a certificate here already.
     """
-    from duetto.transport.identity import made_key, requested
-
     folder = Path(state)
     if (folder / "certificate.pem").exists():
         raise ConfigError(f"{folder} has a certificate already", "name another folder, or move the old one away")

@@ -18,7 +18,8 @@ acknowledged (``AUTOINCREMENT``). A session, 16 random bytes made with the file,
 before feedback, unless told otherwise. It never happens silently: drops are counted in the file by kind
 (:meth:`Outbox.drops`) and told to the cloud by an entry of the kind ``dropped``
 (:class:`duetto.protocols.deliver.Drop`), one at a time, which is never dropped itself. So every number that does not
-come is accounted for. The file keeps the size that it once had; what was freed in it is used again.
+come is accounted for. The file keeps the size that it once had; what was freed in it is used again. Beside it lies a
+journal of about 4 MB, or as large as one group.
 
 **When the disk is full** or fails, one line is logged, entries wait in memory up to a bound, and the same rule drops
 and counts beyond it; writing is tried again each second. Who is killed then loses what waited, and no ticket was done.

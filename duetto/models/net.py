@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
+from threading import local
 from typing import Any
 
 import numpy as np
@@ -70,9 +72,26 @@ def built(net: Net, seed: int = 0) -> nn.Module:
         return net.module()
 
 
-@cache
+def by_thread(make: Callable[[Net], nn.Module]) -> Callable[[Net], nn.Module]:
+    """As :func:`functools.cache`, but for each thread apart.
+
+    A module that is called with other parameters holds them for as long as the call takes, so two threads that shared
+    one would compute with each other's.
+    """
+    own = local()
+
+    def made(net: Net) -> nn.Module:
+        kept: dict[Net, nn.Module] = own.__dict__.setdefault("kept", {})
+        if net not in kept:
+            kept[net] = make(net)
+        return kept[net]
+
+    return wraps(make)(made)
+
+
+@by_thread
 def shared(net: Net) -> nn.Module:
-    """The one module of this description; its own parameters are never used."""
+    """This thread's one module of this description; its own parameters are never used."""
     return built(net).eval().requires_grad_(False)
 
 

@@ -181,6 +181,13 @@ def device(task: Task, settings: Settings) -> Party:
     return Party(roles=(living,), skills=(Predict, Client, Tune, Adopt, Audit))
 
 
+def fitted(task: Task, settings: Settings, small: Tree, large: Tree) -> Held[Any]:
+    """The threshold that devices begin with, from the calibration users."""
+    known = task.group("calibration")[0]
+    own = task.small.logits(stored(small), known.x)
+    return settings.policy.fit(Outcomes.of_classifiers(own, task.large.logits(large, known.x), known.y))
+
+
 def first(task: Task, settings: Settings, small: Tree, policy: Held[Any]) -> Mapping[str, Any]:
     """What every device remembers when it is first switched on."""
     return {

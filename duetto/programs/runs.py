@@ -33,7 +33,7 @@ from duetto.simulation.fleet import fleet
 from duetto.simulation.link import Network, named
 from duetto.tasks import Task, load, official, trained
 from duetto.tree import Tree
-from duetto.types import Held, Outcomes, Record
+from duetto.types import Held, Record
 
 SAVE_EVERY = 5.0  # seconds of real time between saves of a run that is learning
 
@@ -126,10 +126,7 @@ def learn(
     """A seed's learning: simulated, or what is left of it, or read."""
     pair = trained(task, cache, lambda what, step, of: tell(f"training the {what}", step, of))
     small = closed_loop.stored(pair.small)
-    known = task.group("calibration")[0]
-    policy = settings.policy.fit(
-        Outcomes.of_classifiers(task.small.logits(small, known.x), task.large.logits(pair.large, known.x), known.y)
-    )
+    policy = closed_loop.fitted(task, settings, pair.small, pair.large)
     before = Models(lambda user: small, {"0": pair.large}, policy)
     state, lines = place / "learning.safetensors", place / "learning.jsonl"
     saved = _read(state)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch.func import functional_call
 
 from duetto import tree as trees
 from duetto.errors import DataError, Error, caught
-from duetto.models.net import Net, built, fitting, to_tensor, to_tensors, to_tree
+from duetto.models.net import Net, built, by_thread, fitting, to_tensor, to_tensors, to_tree
 from duetto.training.losses import PULLS
 from duetto.tree import Tree
 from duetto.types import Key, Trained, rng
@@ -25,9 +24,9 @@ if TYPE_CHECKING:
     from duetto.training.executor import Task
 
 
-@cache
+@by_thread
 def _learning(net: Net) -> nn.Module:
-    """The one module of this description in training mode; its own parameters are never used."""
+    """This thread's one module of this description in training mode; its own parameters are never used."""
     return built(net).train().requires_grad_(False)
 
 

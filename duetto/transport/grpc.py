@@ -43,12 +43,13 @@ class Calls:
     Attributes:
         once: from an envelope and the caller's certificate to an envelope.
         fetch: from a path, a start and a length (0: to the end) to pieces of the file.
-        enrol: from a token and a request (PEM) to certificate, authority and the releases' first root.
+        enrol: from a token, a request (PEM) and the caller's certificate, if it has one, to certificate, authority and
+            the releases' first root.
     """
 
     once: Callable[[bytes, bytes | None], Awaitable[bytes]] | None = None
     fetch: Callable[[str, int, int], AsyncIterator[bytes]] | None = None
-    enrol: Callable[[str, bytes], Awaitable[tuple[bytes, bytes, bytes]]] | None = None
+    enrol: Callable[[str, bytes, bytes | None], Awaitable[tuple[bytes, bytes, bytes]]] | None = None
 
 
 class Server:
@@ -151,7 +152,7 @@ class Server:
     async def _enrol(self, enrolment: wire.Enrolment, context: Any) -> wire.Certificate:
         assert self._calls.enrol is not None
         try:
-            certificate, authority, root = await self._calls.enrol(enrolment.token, enrolment.request)
+            certificate, authority, root = await self._calls.enrol(enrolment.token, enrolment.request, _shown(context))
         except Error as fault:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(fault))
             raise
@@ -227,6 +228,8 @@ class Client:
 
     async def enrol(self, token: str, request: bytes, seconds: float = 20.0) -> tuple[bytes, bytes, bytes]:
         """Certificate, authority and the releases' first root, for a token and a request.
+
+        A device that has a certificate renews it with an empty token.
 
         Raises:
             Lost: refused, or nobody there.

@@ -36,9 +36,9 @@ class Uses(Protocol):
     """What runs skills that do not write, where many ask at once (a batcher)."""
 
     async def use(
-        self, skill: Skill, local: Local, tree: Tree, key: Key, sender: str, *, deadline: float | None
-    ) -> Tree:
-        """One use."""
+        self, skill: Skill, local: Local, tree: Tree, key: Key, sender: str, *, deadline: float | None = None
+    ) -> tuple[Tree, int]:
+        """One use: the answer, and the version that it read."""
 
 
 class Running:
@@ -142,7 +142,7 @@ class Running:
         seen, begin = Local(self.local.data, self.local.memory), loop.time()
         version = int(seen.memory.get("version", 0))
         if self._uses is not None:
-            answer = await self._uses.use(skill, seen, tree, key, sender, deadline=deadline)
+            answer, version = await self._uses.use(skill, seen, tree, key, sender, deadline=deadline)
         elif skill.work(seen, tree).flops <= LIGHT_FLOPS:
             answer = skill(seen, tree, key, sender)[1]
         else:

@@ -51,12 +51,17 @@ class Remote(Peer):
     ) -> None:
         self.name, self._device, self._patient, self._grace = name, device, patient, grace
         self._limit, self._traceparent = limit, traceparent
-        self.traits: Mapping[str, Any] = {}
+        self.told: Mapping[str, Any] = {}
         self._session: Session | None = None
         self._connected = asyncio.Event()
         self._refused = ""
         self._writing = asyncio.Semaphore(WRITING)
         self.pending = 0
+
+    @property
+    def traits(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """What it told of itself, and whether it is ``online``."""
+        return {**self.told, "online": self.connected}
 
     @property
     def connected(self) -> bool:
@@ -65,7 +70,7 @@ class Remote(Peer):
 
     def attach(self, session: Session) -> None:
         """Talk through this session from now on."""
-        self._session, self.traits, self._refused = session, {**session.other.traits}, ""
+        self._session, self.told, self._refused = session, {**session.other.traits}, ""
         self._connected.set()
 
     def detach(self, session: Session, ended: Lost) -> None:
@@ -160,7 +165,7 @@ class Remote(Peer):
 
 def columns(peers: Mapping[str, Remote]) -> dict[str, np.ndarray]:
     """The traits that all of them tell, as columns in their order; and who is online, where somebody is not."""
-    told = [peer.traits for peer in peers.values()]
+    told = [peer.told for peer in peers.values()]
     names = sorted(set.intersection(*(set(traits) for traits in told))) if told else []
     found = {name: np.array([traits[name] for traits in told]) for name in names}
     online = np.array([peer.connected for peer in peers.values()], bool)

@@ -2,13 +2,17 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sql
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+import duetto.cloud.enrolment
 import duetto.cloud.feedback
 import duetto.cloud.registry  # noqa: F401  its tables
 from duetto.cloud.database import alone, ignoring, metadata, opened, reading, upgraded, writing
@@ -35,6 +39,11 @@ def test_the_steps_lead_to_the_tables_as_they_are_told(url: str) -> None:
     engine.dispose()
 
 
+def _texts(index: Mapping[str, Any]) -> dict[str, str]:
+    """The conditions of a partial index, which compare by their words alone."""
+    return {name: str(told) for name, told in index.get("dialect_options", {}).items()}
+
+
 def test_made_at_once_they_are_the_same(url: str) -> None:
     """Column by column as the database sees them, keys and their names included."""
 
@@ -46,7 +55,9 @@ def test_made_at_once_they_are_the_same(url: str) -> None:
                 look.get_pk_constraint(name),
                 sorted(look.get_foreign_keys(name), key=str),
                 sorted(look.get_unique_constraints(name), key=str),
-                sorted(look.get_indexes(name), key=str),
+                sorted(
+                    ({**index, "dialect_options": repr(_texts(index))} for index in look.get_indexes(name)), key=str
+                ),
             )
             for name in look.get_table_names()
             if name != "alembic_version"
@@ -83,6 +94,20 @@ def test_processes_that_start_together_wait_for_one_another(url: str) -> None:
     engine = opened(url)
     assert differences(engine) == []
     engine.dispose()
+
+
+def test_who_upgrades_waits_for_who_is_at_it(url: str) -> None:
+    first, second = opened(url), opened(url)
+    other = threading.Thread(target=upgraded, args=(second,))
+    with writing(first) as connection:
+        alone(connection, "migrations")
+        other.start()
+        other.join(0.3)
+        assert sql.inspect(connection).get_table_names() == []
+    other.join()
+    assert differences(second) == []
+    first.dispose()
+    second.dispose()
 
 
 def test_a_step_that_fails_leaves_nothing_behind(url: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import sqlalchemy as sql
 from hypothesis import HealthCheck, given, settings
 
 from duetto import tree as trees
-from duetto.cloud.database import opened, upgraded
-from duetto.cloud.feedback import Feedback, Gap
+from duetto.cloud.database import alone, opened, upgraded, writing
+from duetto.cloud.feedback import Feedback, Gap, feedback
 from duetto.device.outbox import OVERHEAD, Outbox
 from duetto.errors import DataError, Error
 from duetto.protocols.deliver import DROPPED, Drop, Entry, delivering, told
@@ -126,6 +127,19 @@ def test_nobody_s_entries_and_a_database_that_is_gone_are_refused(store: Feedbac
     gone = Feedback(opened(f"sqlite:///{tmp_path}/nowhere/x.db"))
     with pytest.raises(DataError, match="cannot be used"):
         gone.keep("ann", ONE, entries(1))
+
+
+def test_a_lower_arrival_never_shows_after_a_higher_one(store: Feedback) -> None:
+    late = {"device": "late", "session": ONE, "sequence": 1, "kind": "record", "body": b"", "unix_seconds": 0.0}
+    other = threading.Thread(target=store.keep, args=("early", ONE, entries(1)))
+    with writing(store.engine) as connection:
+        alone(connection, "feedback")
+        connection.execute(feedback.insert(), late)
+        other.start()
+        other.join(0.3)
+        assert names(store) == [], "it waits for the commit of who was first"
+    other.join()
+    assert [device for device, *_ in names(store)] == ["late", "early"]
 
 
 KEEP = """

@@ -382,18 +382,14 @@ def test_kill_9_at_any_point_loses_nothing_acknowledged_and_numbers_nothing_twic
     sent: set[int] = set()
     start = 0
     for life in range(6):
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, path, str(start)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        child = subprocess.Popen([sys.executable, "-c", CHILD, path, str(start)], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
-        lines = []
-        for _ in range(draw.randint(1, 400)):
-            line = child.stdout.readline()
-            assert line, child.stderr.read() if child.stderr else ""
-            lines.append(line)
-        child.send_signal(signal.SIGKILL)
-        rest, _ = child.communicate(timeout=30)
-        lines += [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
+        with child.stdout as told:
+            lines = [told.readline() for _ in range(draw.randint(1, 400))]
+            child.send_signal(signal.SIGKILL)
+            lines += [line for line in told if line.endswith("\n")]
+        child.wait(30)
+        assert all(lines), "the child has failed"
         committed = set()
         for word, number, body in (line.split() for line in lines):
             sequence = int(number)

@@ -1,5 +1,8 @@
 """A network without its parameters: one module for all, and no number of its own in any answer."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -100,3 +103,19 @@ def test_log_probabilities_are_the_logarithm_of_the_softmax() -> None:
     share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(log_softmax(logits), np.log(share), rtol=1e-12)
     assert np.isfinite(log_softmax(np.array([[1e4, -1e4]]))).all()
+
+
+def test_threads_do_not_compute_with_each_others_parameters() -> None:
+    # Calling one module with other parameters changes it while the call lasts, so each thread needs its own.
+    net = Conv((3, 16, 16), 10, (16, 32))
+    params = [net.init(seed) for seed in range(4)]
+    x = np.random.default_rng(0).standard_normal((64, 3, 16, 16)).astype(np.float32)
+    alone = [net.logits(each, x) for each in params]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            together = list(threads.map(lambda i: net.logits(params[i % 4], x), range(200)))
+    finally:
+        sys.setswitchinterval(before)
+    assert all((found == alone[i % 4]).all() for i, found in enumerate(together))

@@ -1,0 +1,88 @@
+"""The programs that run on real machines as they run in simulation: their parties, made on each machine anew.
+
+Every machine loads the same task by the same seed, so that they mean the same models and users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from duetto.errors import ConfigError
+from duetto.programs import closed_loop
+from duetto.tasks import load, trained
+from duetto.types import Local, Party
+
+PROGRAMS = ("closed-loop",)
+
+
+@dataclass(frozen=True, eq=False)
+class Deployed:
+    """A program on its way to the machines that it runs on.
+
+    Attributes:
+        users: the devices, in the order in which policies see them.
+        device, cloud: the parties.
+        first: what every device remembers at first.
+        task: whose rows devices hold.
+    """
+
+    users: Sequence[str]
+    device: Party
+    cloud: Party
+    first: Mapping[str, Any]
+    task: Any
+
+    def local(self, user: str) -> Local:
+        """What a user's device holds.
+
+        Raises:
+            ConfigError: no such user.
+        """
+        if user not in self.users:
+            raise ConfigError(f"no device of {self.task.name} is called {user!r}", f"take {', '.join(self.users[:9])}")
+        return Local(self.task.rows(user), self.first)
+
+
+def deployed(program: str, task: str, settings: Mapping[str, str], users: int = 0) -> Deployed:
+    """A program's parties.
+
+    Args:
+        program: one of :data:`PROGRAMS`.
+        task: its name.
+        settings: of the program, as texts.
+        users: how many take part, the first ones; 0 is all.
+
+    Raises:
+        ConfigError: no such program, task or setting.
+    """
+    if program not in PROGRAMS:
+        raise ConfigError(f"no program is called {program!r}", f"use one of {', '.join(PROGRAMS)}")
+    given = _set(closed_loop.Settings(), settings)
+    loaded = load(task, given.seed)
+    pair = trained(loaded)
+    policy = closed_loop.fitted(loaded, given, pair.small, pair.large)
+    names = loaded.users["device"]
+    return Deployed(
+        names[: users or len(names)],
+        closed_loop.device(loaded, given),
+        closed_loop.cloud(loaded, given, pair.small, pair.large),
+        closed_loop.first(loaded, given, pair.small, policy),
+        loaded,
+    )
+
+
+def _set(settings: closed_loop.Settings, texts: Mapping[str, str]) -> closed_loop.Settings:
+    """The settings with some of them read from texts, each as the type that it has."""
+    known = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    values: dict[str, Any] = {}
+    for name, text in texts.items():
+        if name not in known:
+            raise ConfigError(f"the program has no setting {name!r}", f"it has {', '.join(known)}")
+        try:
+            values[name] = type(known[name])(text)
+        except ValueError as fault:
+            kind = type(known[name]).__name__
+            raise ConfigError(f"{name} = {text!r}", f"give it as {known[name]!r}, a {kind}") from fault
+    return replace(settings, **values)
