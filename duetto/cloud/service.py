@@ -183,13 +183,8 @@ class Service:
             await channel.close()
             return
         before = self._sessions.get(name)
-<<<<<<< HEAD
-        self._sessions[name] = session  # before anything is waited for: it may come a third time meanwhile
-=======
-        if before is not None:  # it has come back before we knew that it was gone
-            await before.end("this device has connected again")
+        # before anything is waited for: it may come a third time meanwhile
         self._sessions[name], self._certificates[name] = session, certificate
->>>>>>> 0d54fc5406e085887f2e784b35580687cb1759d9
         device = self.fleet.member(name)
         self._stir(name)
         if self._rehearsal:
@@ -203,7 +198,7 @@ class Service:
             ended = await session.run()
         finally:  # gRPC cancels this where the device has gone
             if self._sessions.get(name) is session:
-                del self._sessions[name]
+                del self._sessions[name], self._certificates[name]
                 self._stir(name)
             device.detach(session, Lost(ended.why, told=ended.told))  # a device that goes may come back
 

@@ -170,7 +170,7 @@ def test_one_ask_without_a_stream() -> None:
         ask = wire.Ask(part=number, description=text, key='["k"]')
         for name, value in changes.items():
             setattr(ask, name, value)
-        return b"".join(envelopes.pieces(wire.Envelope(id=1, mine=True, ask=ask), b""))
+        return b"".join(envelopes.pieces(wire.Envelope(id=1, mine=True, ask=ask), b"a tree"))
 
     async def body() -> None:
         from duetto import tree as trees

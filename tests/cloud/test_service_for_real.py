@@ -146,10 +146,11 @@ def test_a_device_goes_by_the_name_in_its_certificate(authority: Authority) -> N
             ann = cloud.device("ann", certificate(authority, "ann"))
             reply = await asyncio.wait_for(ann.cloud.ask(Count(), TREE, key=(1,)), SOON)
             assert int(reply.tree["count"]) == 1
-            await cloud.service.revoke("ann", "ann was revoked")
-            await cloud.service.revoke("nobody", "nobody was revoked")
+            revoked.add("ann")
+            cloud.tasks.append(asyncio.ensure_future(cloud.service.watch(0.001)))
             await until(lambda: not cloud.service.fleet.online)
-            assert (await ann.cloud.ask(Count(), TREE, key=(2,))).failure == "ann was revoked"
+            assert (await ann.cloud.ask(Count(), TREE, key=(2,))).failure == "ann was revoked: enrol it anew"
+            assert cloud.service._certificates == {}
 
     run(main())
 

@@ -254,8 +254,8 @@ class Waiting:
         self.begun, self.free, self.ended = 0, asyncio.Event(), 0
 
     async def use(
-        self, skill: Skill, local: Local, tree: Tree, key: Key, sender: str, *, deadline: float | None
-    ) -> Tree:
+        self, skill: Skill, local: Local, tree: Tree, key: Key, sender: str, *, deadline: float | None = None
+    ) -> tuple[Tree, int]:
         self.begun += 1
         try:
             await self.free.wait()
@@ -264,7 +264,7 @@ class Waiting:
             raise
         finally:
             self.ended += 1
-        return {"deadline": np.float64(-1 if deadline is None else deadline)}
+        return {"deadline": np.float64(-1 if deadline is None else deadline)}, 7
 
 
 def test_an_ask_that_nobody_waits_for_is_dropped_and_can_be_asked_anew() -> None:
@@ -280,7 +280,8 @@ def test_an_ask_that_nobody_waits_for_is_dropped_and_can_be_asked_anew() -> None
         await asyncio.sleep(0.02)
         assert (uses.begun, uses.ended) == (2, 1)
         uses.free.set()
-        assert trees.decode((await again).body)["deadline"] == 3.0
+        said = await again
+        assert (float(trees.decode(said.body)["deadline"]), said.version) == (3.0, 7)
         assert (running.busy, running._going) == (0, {})
 
     run(main())

@@ -83,7 +83,7 @@ def test_a_peer_answers_and_tells_its_cost() -> None:
         np.testing.assert_array_equal(reply.tree["x"], TREE["x"] * 2)
         assert (reply.cost.up_bytes, reply.cost.down_bytes) == (NBYTES, NBYTES)
         assert reply.metrics["compute_seconds"] >= 0
-        assert line.peer.traits == {"examples": 5}
+        assert line.peer.traits == {"examples": 5, "online": True}
         other = await line.peer.ask(Count(), TREE, key=(1,), deadline=5)
         assert other.failure is not None
         assert "does not know that skill" in other.failure
