@@ -183,8 +183,7 @@ class Service:
             await channel.close()
             return
         before = self._sessions.get(name)
-        # before anything is waited for: it may come a third time meanwhile
-        self._sessions[name], self._certificates[name] = session, certificate
+        self._sessions[name], self._certificates[name] = session, certificate  # before anything is waited for
         device = self.fleet.member(name)
         self._stir(name)
         if self._rehearsal:
@@ -245,6 +244,8 @@ class Service:
         while True:
             await asyncio.sleep(seconds)
             for name, session in list(self._sessions.items()):
+                if self._sessions.get(name) is not session:  # gone while another one was let go of
+                    continue
                 try:
                     self.admitted(self._certificates[name], name)
                 except Error as fault:
