@@ -197,7 +197,7 @@ class Service:
             ended = await session.run()
         finally:  # gRPC cancels this where the device has gone
             if self._sessions.get(name) is session:
-                del self._sessions[name]
+                del self._sessions[name], self._certificates[name]
                 self._stir(name)
             device.detach(session, Lost(ended.why, told=ended.told))  # a device that goes may come back
 
@@ -244,6 +244,8 @@ class Service:
         while True:
             await asyncio.sleep(seconds)
             for name, session in list(self._sessions.items()):
+                if self._sessions.get(name) is not session:  # gone while another one was let go of
+                    continue
                 try:
                     self.admitted(self._certificates[name], name)
                 except Error as fault:
