@@ -163,7 +163,7 @@ class Service:
         rehearsal: bool = False,
     ) -> None:
         self.running = Running(party, CLOUD, keep=keep, uses=uses)
-        self.answering: Serve = tracing.answering(lambda *asked: self.running.answer(*asked))
+        self.answering: Serve = tracing.answering(self._used)
         self.uses = uses
         self._admit, self._limits, self._rehearsal = admit, limits, rehearsal
         self.rests: dict[str, float] = {}
@@ -209,7 +209,7 @@ class Service:
             self._past[0] += session.down_bytes
             self._past[1] += session.up_bytes
             if self.sessions.get(name) is session:
-                del self.sessions[name]
+                del self.sessions[name], self._certificates[name]
                 self._stir(name)
             device.detach(session, Lost(ended.why, told=ended.told))  # a device that goes may come back
 
@@ -262,6 +262,8 @@ class Service:
         while True:
             await asyncio.sleep(seconds)
             for name, session in list(self.sessions.items()):
+                if self.sessions.get(name) is not session:  # gone while another one was let go of
+                    continue
                 try:
                     self.admitted(self._certificates[name], name)
                 except Error as fault:
@@ -289,6 +291,9 @@ class Service:
     async def _answer(self, sender: str, question: Question) -> Said:
         self._stir(sender)
         return await self.answering(sender, question)
+
+    async def _used(self, sender: str, question: Question) -> Said:
+        return await self.running.answer(sender, question)
 
     def now(self, time: float) -> None:
         """Tell everybody what time it is."""

@@ -73,7 +73,7 @@ class Connection:
         self.cloud = Remote(
             CLOUD, device=True, patient=True, limit=self.limits.body_bytes, traceparent=tracing.traceparent
         )
-        self._answering: Serve = tracing.answering(lambda *asked: self.running.answer(*asked))
+        self._answering: Serve = tracing.answering(self.running.answer)
 
     async def keep(self) -> Lost:
         """Stay connected until the cloud says that coming back would not help; tells why."""

@@ -286,17 +286,20 @@ def test_an_ask_that_nobody_waits_for_is_dropped_and_can_be_asked_anew() -> None
     run(main())
 
 
-def test_of_two_who_wait_one_may_leave() -> None:
+def test_of_two_who_wait_for_what_writes_one_may_leave() -> None:
     async def main() -> None:
-        uses = Waiting()
-        running = party(uses=uses)
-        one, other = (asyncio.ensure_future(running.answer("ben", asked(Say()))) for _ in range(2))
+        running = party()
+        slow = asked(Count(), {"seconds": np.float64(0.02)})
+        one, other = (asyncio.ensure_future(running.answer("ben", slow)) for _ in range(2))
         await asyncio.sleep(0.005)
         one.cancel()
         await asyncio.sleep(0)
-        uses.free.set()
-        assert (await other).failure == ""
-        assert uses.begun == 1
+        assert running.busy > 0
+        assert count(await other) == 1
+        assert int(running.local.memory["count"]) == 1
+        await asyncio.sleep(0)
+        assert (running.busy, running._going) == (0, {})
+        running.close()
 
     run(main())
 
