@@ -44,6 +44,8 @@ def device(
     leaves: Annotated[
         str | None, typer.Option(help="What may leave: nothing, features, redacted or raw; else settings.toml says.")
     ] = None,
+    deliver_every: Annotated[float, typer.Option(min=0.01, help="Seconds between deliveries of what it keeps.")] = 5.0,
+    update_every: Annotated[float, typer.Option(min=0.01, help="Seconds between looks for a new model.")] = 3600.0,
     insecure: real.Insecure = False,
     program: real.Program = None,
     task: real.Task = "digits",
@@ -66,7 +68,7 @@ def device(
     if program is not None:
         _program(program, task, settings, users, cloud, name, state, insecure, rehearse, records, memory)
         return
-    from duetto.device.agent import Device
+    from duetto.device.agent import Device, Timing
     from duetto.device.settings import Settings
 
     decided = None if leaves is None else Settings(leaves)  # type: ignore[arg-type]  # checked there
@@ -79,6 +81,7 @@ def device(
         settings=decided,
         insecure=insecure,
         deadline=deadline,
+        timing=Timing(deliver_every, update_every),
     )
     asyncio.run(_answering(made))
 
