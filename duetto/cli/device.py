@@ -183,6 +183,7 @@ def _program(
     if cloud is None:
         raise ConfigError("a program's role without a cloud", "name its address with --cloud")
     made = real.program(program, task, settings, users)
+    kept = None if memory is None else Kept(memory)
     with real.written(records) as write:
         left = connect(
             made.device,
@@ -190,7 +191,8 @@ def _program(
             name=name,
             local=made.local(name),
             credentials=None if insecure else Credentials.load(state),
-            keep=None if memory is None else Kept(memory),
+            keep=kept,
+            began=None if kept is None else kept.began,
             stay=True,
             rehearsal=rehearse,
             on_record=write,

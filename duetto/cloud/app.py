@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+import sqlalchemy as sql
 
 from duetto.cloud.batcher import Batcher
 from duetto.cloud.service import Left, Service, serve
@@ -98,7 +100,8 @@ class App:
         name, key = name_of(certificate), fingerprint(certificate)
         if not self.site.enrolment.admitted(name, key):
             raise ConfigError(f"{name} is not admitted", "its key is unknown or revoked; enrol it anew")
-        self.site.enrolment.seen(key)
+        with suppress(sql.exc.OperationalError):  # a full disk keeps nobody out
+            self.site.enrolment.seen(key)
         return name
 
     async def _enrol(self, token: str, request: bytes) -> tuple[bytes, bytes, bytes]:

@@ -59,8 +59,10 @@ def named(certificate: bytes | None) -> str:
 class Fleet(Group):
     """The devices of a cloud: those that were named beforehand, else all that have ever connected, in their order."""
 
-    def __init__(self, names: Sequence[str] = (), *, limit: int, told: Callable[[str], None]) -> None:
-        self._limit, self._told, self._open = limit, told, not names
+    def __init__(
+        self, names: Sequence[str] = (), *, limit: int, told: Callable[[str], None], steady: bool = False
+    ) -> None:
+        self._limit, self._told, self._open, self._steady = limit, told, not names, steady
         self._peers: dict[str, _Device] = {}
         self._came = asyncio.Event()
         for name in names:
@@ -112,7 +114,7 @@ class Fleet(Group):
     def member(self, name: str) -> Remote:
         """The device of that name, whom nobody needs to have seen."""
         if name not in self._peers:
-            self._peers[name] = _Device(name, self._limit, self._told)
+            self._peers[name] = _Device(name, self._limit, self._told, self._steady)
         return self._peers[name]
 
     def came(self) -> None:
@@ -123,8 +125,8 @@ class Fleet(Group):
 class _Device(Remote):
     """A device, as its cloud sees it."""
 
-    def __init__(self, name: str, limit: int, told: Callable[[str], None]) -> None:
-        super().__init__(name, device=False, limit=limit)
+    def __init__(self, name: str, limit: int, told: Callable[[str], None], steady: bool) -> None:
+        super().__init__(name, device=False, steady=steady, limit=limit)
         self._told = told
 
     async def ask(self, *args: Any, **kwargs: Any) -> Any:
@@ -160,7 +162,7 @@ class Service:
         self.running = Running(party, CLOUD, keep=keep, uses=uses)
         self._admit, self._limits, self._rehearsal = admit, limits, rehearsal
         self.rests: dict[str, float] = {}
-        self.fleet = Fleet(devices, limit=limits.body_bytes, told=self._stir)
+        self.fleet = Fleet(devices, limit=limits.body_bytes, told=self._stir, steady=rehearsal)
         self._sessions: dict[str, Session] = {}
         self.over = False
 
@@ -187,12 +189,13 @@ class Service:
         device = self.fleet.member(name)
         self._stir(name)
         if self._rehearsal:
-            session.on_rest = lambda until: self.rests.__setitem__(name, until)
+            session.on_rest = lambda until: self._rest(name, session, until)
         device.attach(session)
         self.fleet.came()
         ended = await session.run()
         if self._sessions.get(name) is session:
             del self._sessions[name]
+            self._stir(name)  # who has gone may have something to do when it comes back
         device.detach(session, Lost(ended.why))  # a device that goes may come back
 
     async def once(self, data: bytes, certificate: bytes | None) -> bytes:
@@ -241,6 +244,11 @@ class Service:
         """Tell everybody that it is over."""
         self.over = True
         await asyncio.gather(*(session.end(why, final=True) for session in self._sessions.values()))
+
+    def _rest(self, name: str, session: Session, until: float) -> None:
+        """A device has nothing to do before then; what it said in a session that is over does not count."""
+        if self._sessions.get(name) is session:
+            self.rests[name] = until
 
     def _stir(self, name: str) -> None:
         """What a device said of its rest holds no longer."""

@@ -18,7 +18,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -53,6 +53,7 @@ from duetto.tree import Array
 from duetto.types import Answer, Held, Party, Peer, Seen, Skill
 
 _LOG = logging.getLogger(__name__)
+_STALLED = 30.0  # seconds without a byte of a release, after which the connection is given up
 SURE = 0.9  # the probability from which a device that was given no policy keeps its own answer
 QUESTION: Skill = Finish("large")
 """What a device asks its cloud, unless told otherwise: the large model, from the input or from features."""
@@ -233,11 +234,11 @@ class Device:
         answered = Answered(given, number, x)
         if self.settings.most is not Leaves.NOTHING:
             self.outbox.put("record", self._record(answered))
-        if slot is not None and given.party != self.name and given.own is not None:
-            self._compare(slot, given)
-        if slot is not None and slot.state == "trying" and given.own is not None:
-            self.slots.confirm(slot.version)
-            self.slot = self.slots.state().current
+        if slot is not None and given.own is not None:
+            try:
+                self._judge(slot, given)
+            except OSError as fault:  # an answer does not wait for the disk; the next one tells as much of the model
+                _LOG.warning("%s cannot note how model %s does (%s)", self.name, slot.version, fault)
         return answered
 
     def correct(self, answered: Answered, label: int) -> Ticket | None:
@@ -287,8 +288,19 @@ class Device:
         version = np.int64(0 if self.slot is None else self.slot.version)
         self._running.local.memory = {**self._running.local.memory, "version": version}
 
+    def _judge(self, slot: Slot, given: Answer) -> None:
+        """A new model has answered; it is sent back where it agrees less with the cloud than the one before it.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        if given.party != self.name:
+            self._compare(slot, given)
+        if slot.state == "trying":
+            self.slots.confirm(slot.version)
+            self.slot = self.slots.state().current
+
     def _compare(self, slot: Slot, given: Answer) -> None:
-        """A new model is sent back where it agrees less with the cloud than the one before it."""
         assert given.own is not None
         agreed = int(np.argmax(given.own["logits"]) == np.argmax(given.tree["logits"]))
         if (why := self.slots.observe(slot.version, agreed, 1, self._rule)) is not None:
@@ -312,9 +324,13 @@ class Device:
         def told(here: int, whole: int) -> None:
             self.progress = here, whole
 
-        with ThreadPoolExecutor(1, "duetto-update") as thread:
+        thread = ThreadPoolExecutor(1, "duetto-update")
+        try:
             slot = await loop.run_in_executor(thread, updater.update, told)
-        self.progress = None
+        finally:  # the thread may be waiting for this loop, which therefore must not wait for it
+            source.stop()
+            thread.shutdown(wait=False)
+            self.progress = None
         if slot is not None:
             self._take_up()
         return slot
@@ -336,8 +352,12 @@ class Device:
 
     async def deliver(self, turn: int = 0) -> int:
         """Deliver what the outbox holds, as far as the cloud takes it; how many entries that were."""
-        key = ("deliver", self.name, self._session, turn)
-        done = await delivering(self.outbox, self._connection.cloud, key=key, deadline=max(10.0, self._deadline))
+        key, cloud = ("deliver", self.name, self._session, turn), self._connection.cloud
+        try:
+            done = await delivering(self.outbox, cloud, key=key, deadline=max(10.0, self._deadline))
+        except DataError as fault:  # the disk does not take what the cloud has acknowledged: both will know it again
+            _LOG.warning("%s could not deliver: %s", self.name, fault)
+            return 0
         if done.failure is not None:
             _LOG.info("%s could not deliver: %s", self.name, done.failure)
         return done.entries
@@ -349,7 +369,7 @@ class Device:
                     await self.update()
                 except Refused as fault:
                     _LOG.error("%s: %s", self.name, fault)
-                except Error as fault:
+                except (Error, OSError) as fault:
                     _LOG.info("%s: %s", self.name, fault)
             await asyncio.sleep(self._timing.update if self.connected else min(1.0, self._timing.update))
 
@@ -359,6 +379,14 @@ class _Fetched:
 
     def __init__(self, client: Client, loop: asyncio.AbstractEventLoop) -> None:
         self._client, self._loop = client, loop
+        self._coming: Future[bytes | None] | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Nothing more is fetched, and who waits for a piece is told."""
+        self._stopped = True
+        if self._coming is not None:
+            self._coming.cancel()
 
     def fetch(self, path: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes of a file; see :class:`duetto.device.sources.Source`."""
@@ -368,10 +396,18 @@ class _Fetched:
             return await anext(pieces, None)
 
         while True:
+            if self._stopped:
+                raise ConnectionError("the device ends")
+            self._coming = asyncio.run_coroutine_threadsafe(following(), self._loop)
+            if self._stopped:
+                self._coming.cancel()
             try:
-                piece = asyncio.run_coroutine_threadsafe(following(), self._loop).result()
+                piece = self._coming.result(_STALLED)
             except Lost as lost:
                 raise (FileNotFoundError if lost.final else ConnectionError)(lost.why) from lost
+            except (CancelledError, TimeoutError) as fault:
+                self._coming.cancel()
+                raise ConnectionError(f"nothing came for {_STALLED:g} s, or the device ends") from fault
             if piece is None:
                 return
             yield piece

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ class Kept:
 
     def __init__(self, path: Path | str) -> None:
         self._path = Path(path)
+        self._began = time.time()
+
+    @property
+    def began(self) -> float:
+        """When the program first began here, seconds since 1970: its time goes on over restarts."""
+        self.load()
+        return self._began
 
     def load(self) -> tuple[Mapping[str, Any], Mapping[str, Tree]] | None:
         """What was kept."""
@@ -33,6 +41,7 @@ class Kept:
             return None
         try:
             kept = trees.decode(self._path.read_bytes())
+            self._began = float(kept.get("began", self._began))
             return kept["memory"], kept["answered"]
         except (WireError, KeyError, TypeError, IndexError) as fault:
             raise DataError(f"{self._path} is damaged ({fault})", "move it away to begin anew") from fault
@@ -41,7 +50,8 @@ class Kept:
         """Keep both."""
         try:
             kept = {name: value for name, value in memory.items() if _is_tree(value)}
-            put(self._path, trees.encode({"memory": kept, "answered": dict(answered)}))
+            began = np.float64(self._began)
+            put(self._path, trees.encode({"memory": kept, "answered": dict(answered), "began": began}))
         except OSError as fault:
             raise ConfigError(
                 f"{self._path} cannot be written ({fault.strerror})", "make room, or name another"

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 
@@ -67,5 +69,21 @@ class _Asking(selectors.DefaultSelector):
 
 
 async def really(seconds: float) -> None:
-    """Sleep, whatever time the loop is on."""
-    await asyncio.get_running_loop().run_in_executor(None, time.sleep, seconds)
+    """Sleep, whatever time the loop is on; can be cancelled at once."""
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, Rehearsal):
+        await asyncio.sleep(seconds)
+        return
+    woken: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(lambda: None if woken.done() else woken.set_result(None))
+
+    timer = threading.Timer(seconds, wake)
+    timer.daemon = True
+    timer.start()
+    try:
+        await woken
+    finally:
+        timer.cancel()

@@ -30,6 +30,8 @@ class Remote(Peer):
         device: whether this side is the device: what it sends goes up.
         patient: whether an ask without a deadline waits for the first connection, and for ever; else a lost one is
             waited for ``grace`` seconds.
+        steady: whether every ask waits for a connection, and for ever: in a rehearsal, where time stands still
+            meanwhile, so that nobody is ever missed.
         limit: bytes of an answer.
         traceparent: gives the W3C trace context of what runs now, or "".
     """
@@ -40,11 +42,13 @@ class Remote(Peer):
         *,
         device: bool,
         patient: bool = False,
+        steady: bool = False,
         grace: float = GRACE_SECONDS,
         limit: int = trees.LIMIT,
         traceparent: Callable[[], str] = lambda: "",
     ) -> None:
         self.name, self._device, self._patient, self._grace = name, device, patient, grace
+        self._steady = steady
         self._limit, self._traceparent = limit, traceparent
         self.traits: Mapping[str, Any] = {}
         self._session: Session | None = None
@@ -56,6 +60,11 @@ class Remote(Peer):
     def connected(self) -> bool:
         """Whether there is a connection."""
         return self._session is not None
+
+    @property
+    def online(self) -> bool:
+        """Whether it can be asked: there is a connection, or it is waited for."""
+        return self._steady or self.connected
 
     def attach(self, session: Session) -> None:
         """Talk through this session from now on."""
@@ -112,7 +121,7 @@ class Remote(Peer):
 
     async def _said(self, question: Question, begin: float, deadline: float | None, sent: list[int]) -> Said:
         loop = asyncio.get_running_loop()
-        waits = self._patient and deadline is None
+        waits = self._steady or (self._patient and deadline is None)
         while True:
             session = self._session
             if session is None:
@@ -152,5 +161,5 @@ def columns(peers: Mapping[str, Remote]) -> dict[str, np.ndarray]:
     told = [peer.traits for peer in peers.values()]
     names = sorted(set.intersection(*(set(traits) for traits in told))) if told else []
     found = {name: np.array([traits[name] for traits in told]) for name in names}
-    online = np.array([peer.connected for peer in peers.values()], bool)
+    online = np.array([peer.online for peer in peers.values()], bool)
     return found if online.all() else {**found, "online": online}

@@ -141,3 +141,36 @@ def _decided(records: Sequence[Mapping[str, Any]]) -> list[str]:
         )
         for record in records
     )
+
+
+async def disturbed(seed: int, calm: Rehearsed, folder: Path) -> list[tuple[int, str]]:
+    """Run it again with the kills of a seed, and compare; tells who was killed when.
+
+    Raises:
+        Violated: it did not come to the same end.
+    """
+    chosen = kills(seed, calm.written - 1, calm.names)
+    again = Rehearsed(folder, calm.names)
+    await again.run(chosen)
+    same(again, calm)
+    return chosen
+
+
+async def main(first: int, count: int, folder: Path) -> int:
+    """One calm run, then disturbed ones; how many came to another end."""
+    from duetto.programs.deployed import deployed
+
+    names = deployed("closed-loop", "digits", SETTINGS, USERS).users
+    (folder / "calm").mkdir(parents=True)
+    calm = Rehearsed(folder / "calm", names)
+    await calm.run()
+    print(f"calm: {calm.written} records", flush=True)
+    failed = 0
+    for seed in range(first, first + count):
+        (folder / str(seed)).mkdir()
+        try:
+            print(f"seed {seed}: {await disturbed(seed, calm, folder / str(seed))}", flush=True)
+        except Violated as fault:
+            failed += 1
+            print(f"FAILED: seed {seed}: {kills(seed, calm.written - 1, names)}: {fault}", flush=True)
+    return failed

@@ -163,7 +163,7 @@ class Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **self.env},
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", **self.env},
             )
         self.killed = False
         self.up.set()
@@ -197,7 +197,7 @@ class Process:
             async with asyncio.timeout(seconds):
                 code = await self.process.wait()
         except TimeoutError:
-            raise Violated(f"{what} did not end within {seconds:g} s\n{self.tail}") from None
+            raise Violated(f"{what} did not end within {seconds:g} s\n{await self.where()}") from None
         if code != 0:
             raise Violated(f"{what} ended with {code}\n{self.tail}")
 
@@ -210,12 +210,20 @@ class Process:
             async with asyncio.timeout(seconds):
                 line = await process.stdout.readline()
         except TimeoutError:
-            raise Violated(f"{self.words[0]} said nothing for {seconds:g} s\n{self.tail}") from None
+            raise Violated(f"{self.words[0]} said nothing for {seconds:g} s\n{await self.where()}") from None
         if line.endswith(b"\n"):
             return line.decode()
         if not self.killed and process is self.process:
             raise Violated(f"{self.words[0]} has died by itself\n{self.tail}")
         return None
+
+    async def where(self) -> str:
+        """Where it hangs: it is killed, and tells its threads' stacks."""
+        if self.running:
+            assert self.process is not None
+            self.process.send_signal(signal.SIGABRT)
+            await self.process.wait()
+        return self.tail
 
     async def logged(self, words: str) -> None:
         """Wait until it has said so beside its answers."""
@@ -353,12 +361,14 @@ class World:
                 finally:
                     for task in (faults, user, *self._begun):
                         task.cancel()
-                    await asyncio.gather(faults, user, *self._begun, return_exceptions=True)
+                    await asyncio.wait({faults, user, *self._begun})
                 await self._healed()
                 await self._judged()
             finally:
                 for each in (self.device, self.cloud):
-                    each.freeze(False)
+                    if each.running and each.process is not None:
+                        each.process.kill()
+                for each in (self.device, self.cloud):
                     await each.kill()
                 await self.wire.stop()
         return self.seen
@@ -526,15 +536,7 @@ class World:
         assert self.device.process.stdin is not None
         self.device.up.clear()
         self.device.process.stdin.close()
-        with suppress(TimeoutError):  # what it still says
-            async with asyncio.timeout(HANG):
-                assert self.device.process.stdout is not None
-                await self._rest()
         await self.device.ended("the device")
-
-    async def _rest(self) -> None:
-        assert self.device.process is not None
-        await self.device.process.wait()
 
     async def _partition(self, lasts: float, way: str) -> None:
         ways = [each for name, each in self.wire.ways.items() if way in (name, "both")]
