@@ -154,23 +154,3 @@ async def disturbed(seed: int, calm: Rehearsed, folder: Path) -> list[tuple[int,
     await again.run(chosen)
     same(again, calm)
     return chosen
-
-
-async def main(first: int, count: int, folder: Path) -> int:
-    """One calm run, then disturbed ones; how many came to another end."""
-    from duetto.programs.deployed import deployed
-
-    names = deployed("closed-loop", "digits", SETTINGS, USERS).users
-    (folder / "calm").mkdir(parents=True)
-    calm = Rehearsed(folder / "calm", names)
-    await calm.run()
-    print(f"calm: {calm.written} records", flush=True)
-    failed = 0
-    for seed in range(first, first + count):
-        (folder / str(seed)).mkdir()
-        try:
-            print(f"seed {seed}: {await disturbed(seed, calm, folder / str(seed))}", flush=True)
-        except Violated as fault:
-            failed += 1
-            print(f"FAILED: seed {seed}: {kills(seed, calm.written - 1, names)}: {fault}", flush=True)
-    return failed

@@ -18,6 +18,7 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
+from learning import SETTINGS, USERS, Rehearsed, disturbed, kills
 from schedules import FAULTS, drawn
 from world import Seen, Template, Violated, World, clock, mounts
 
@@ -61,6 +62,28 @@ async def _all(first: int, count: int, jobs: int, minutes: float, keep: Path | N
     return 1 if failed or not seen else 0
 
 
+async def _learning(first: int, count: int) -> int:
+    from duetto.programs.deployed import deployed
+
+    begin, failed, killed = time.monotonic(), list[int](), 0
+    with tempfile.TemporaryDirectory(prefix="duetto-learning-") as home:
+        (Path(home) / "calm").mkdir()
+        calm = Rehearsed(Path(home) / "calm", deployed("closed-loop", "digits", SETTINGS, USERS).users)
+        await calm.run()
+        for seed in range(first, first + count):
+            (Path(home) / str(seed)).mkdir()
+            try:
+                killed += len(await disturbed(seed, calm, Path(home) / str(seed)))
+            except Violated as fault:
+                failed.append(seed)
+                again = f"python tests/faults/nightly.py --schedules 0 --learning 1 --seed {seed}"
+                chosen = kills(seed, calm.written - 1, calm.names)
+                print(f"FAILED: seed {seed}; again: {again}\n{chosen}\n{fault}", flush=True)
+    took = time.monotonic() - begin
+    print(f"learning: schedules {count}, kills {killed}, violations {len(failed)} {failed}, {took:.0f} s")
+    return 1 if failed else 0
+
+
 def _table(seen: list[Seen], failed: dict[int, str], seconds: float) -> None:
     kinds = sum((each.kinds for each in seen), Counter[str]())
     skipped = sum((each.skipped for each in seen), Counter[str]())
@@ -83,11 +106,13 @@ def main() -> int:
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given.add_argument("--schedules", type=int, default=1000)
     given.add_argument("--seed", type=int, default=0, help="of the first; the next ones count up")
+    given.add_argument("--learning", type=int, default=0, help="programs that learn and are killed, after the others")
     given.add_argument("--jobs", type=int, default=2, help="schedules at a time")
     given.add_argument("--minutes", type=float, default=600.0, help="after which no further one begins")
     given.add_argument("--keep", type=Path, help="where the folders of failed runs are kept")
     args = given.parse_args()
-    return asyncio.run(_all(args.seed, args.schedules, args.jobs, args.minutes, args.keep))
+    wrong = asyncio.run(_all(args.seed, args.schedules, args.jobs, args.minutes, args.keep)) if args.schedules else 0
+    return wrong | (asyncio.run(_learning(args.seed, args.learning)) if args.learning else 0)
 
 
 if __name__ == "__main__":

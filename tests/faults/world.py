@@ -142,13 +142,15 @@ class Process:
     Attributes:
         up: whether it runs and was not told to end.
         deaths: how often it was killed.
+        killed: whether it was told to end, one way or the other.
+        fresh: whether it has said nothing yet since it was started.
     """
 
     def __init__(self, words: list[str], log: Path, env: Mapping[str, str]) -> None:
         self.words, self.log, self.env = words, log, env
         self.process: asyncio.subprocess.Process | None = None
         self.up, self.deaths = asyncio.Event(), 0
-        self.killed = False
+        self.killed, self.fresh = False, True
 
     async def start(self) -> None:
         """Start it, and wait for nothing."""
@@ -165,7 +167,7 @@ class Process:
                 stderr=file,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", **self.env},
             )
-        self.killed = False
+        self.killed, self.fresh = False, True
         self.up.set()
 
     async def kill(self) -> None:
@@ -348,9 +350,9 @@ class World:
         Raises:
             Violated: it does not.
         """
-        with self._folders():
+        with self.folders():
             await self.wire.start()
-            self._processes()
+            self.processes()
             try:
                 await self.cloud.start()
                 await self.device.start()
@@ -362,19 +364,24 @@ class World:
                     for task in (faults, user, *self._begun):
                         task.cancel()
                     await asyncio.wait({faults, user, *self._begun})
-                await self._healed()
-                await self._judged()
+                await self.healed()
+                await self.judged()
             finally:
-                for each in (self.device, self.cloud):
-                    if each.running and each.process is not None:
-                        each.process.kill()
-                for each in (self.device, self.cloud):
-                    await each.kill()
-                await self.wire.stop()
+                await self.killed()
         return self.seen
 
+    async def killed(self) -> None:
+        """Nothing of it runs any longer."""
+        for each in (self.device, self.cloud):
+            if each.running and each.process is not None:
+                each.process.kill()
+        for each in (self.device, self.cloud):
+            await each.kill()
+        await self.wire.stop()
+
     @contextmanager
-    def _folders(self) -> Iterator[None]:
+    def folders(self) -> Iterator[None]:
+        """Copies of the template's, on disks of their own where the schedule says so."""
         mounted = []
         try:
             for name in ("cloud", "device"):
@@ -388,7 +395,8 @@ class World:
             for folder in mounted:
                 _unmount(folder)
 
-    def _processes(self) -> None:
+    def processes(self) -> None:
+        """What will run, and with which words; starts nothing."""
         plain = [] if self.schedule.secure else ["--insecure"]
         shim = clock(self.template.folder)
         models = self.template.folder
@@ -442,7 +450,7 @@ class World:
         self.question += 1
         process = self.device.process
         assert process is not None
-        before, begin = waited(process.pid), time.monotonic()
+        before, begin, fresh = waited(process.pid), time.monotonic(), self.device.fresh
         x = [20.0 if sure else 0.5, float(self.question), 0.0, 0.0]
         answer = await self._told({"x": x})
         if answer is None:
@@ -450,7 +458,10 @@ class World:
         wall, kept = time.monotonic() - begin, max(0.0, waited(process.pid) - before)
         late = answer["seconds"] - PATIENCE
         self.seen.answers += 1
-        self.seen.own_late, self.seen.wall = max(self.seen.own_late, late), max(self.seen.wall, wall)
+        self.device.fresh = False
+        self.seen.own_late = max(self.seen.own_late, late)
+        if not fresh:  # else the process had to start
+            self.seen.wall = max(self.seen.wall, wall)
         if late > SLACK + kept:
             raise Violated(f"an answer took {answer['seconds']} s, the kernel kept it for {kept:.3f} s: {answer}")
         self.seen.forgiven += late > SLACK
@@ -648,7 +659,7 @@ class World:
 
     # --------------------------------------------------------------------------------------------- afterwards
 
-    async def _healed(self) -> None:
+    async def healed(self) -> None:
         """All is well again: both run, the network is good, and what the device keeps arrives."""
         self.wire.heal()
         for who in ("cloud", "device"):
@@ -689,7 +700,12 @@ class World:
         finally:
             disk.close()
 
-    async def _judged(self) -> None:
+    async def judged(self) -> None:
+        """Both end in order, and what the cloud has is what was told: all that was acknowledged, and nothing twice.
+
+        Raises:
+            Violated: it is not.
+        """
         from duetto import tree as trees
         from duetto.cloud.database import opened
         from duetto.cloud.feedback import Feedback
