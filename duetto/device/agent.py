@@ -16,6 +16,7 @@ import asyncio
 import json
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -380,11 +381,11 @@ class _Fetched:
     def __init__(self, client: Client, loop: asyncio.AbstractEventLoop) -> None:
         self._client, self._loop = client, loop
         self._coming: Future[bytes | None] | None = None
-        self._stopped = False
+        self._stopped = threading.Event()
 
     def stop(self) -> None:
         """Nothing more is fetched, and who waits for a piece is told."""
-        self._stopped = True
+        self._stopped.set()
         if self._coming is not None:
             self._coming.cancel()
 
@@ -396,10 +397,10 @@ class _Fetched:
             return await anext(pieces, None)
 
         while True:
-            if self._stopped:
+            if self._stopped.is_set():
                 raise ConnectionError("the device ends")
             self._coming = asyncio.run_coroutine_threadsafe(following(), self._loop)
-            if self._stopped:
+            if self._stopped.is_set():
                 self._coming.cancel()
             try:
                 piece = self._coming.result(_STALLED)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # nightly.py, which is no test, imports its neighbours by these names too
+sys.path.insert(0, str(Path(__file__).parent))  # by these names nightly.py, which is no test, imports them too
 
 from world import Template
 

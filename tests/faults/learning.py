@@ -36,7 +36,8 @@ class Rehearsed:
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder, self.names = folder, tuple(names)
         listen = f"127.0.0.1:{port()}"
-        program = ["--program", "closed-loop", "--task", "digits", "--users", str(len(names)), "--rehearse", "--insecure"]
+        program = ["--program", "closed-loop", "--task", "digits", "--users", str(len(names))]
+        program += ["--rehearse", "--insecure"]
         program += [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
         words = {"cloud": ["cloud", *program, "--listen", listen]}
         words |= {name: ["device", *program, "--cloud", listen, "--name", name] for name in names}
@@ -90,7 +91,9 @@ class Rehearsed:
         return {name: dict(trees.leaves(trees.decode(file.read_bytes())["memory"])) for name, file in files.items()}
 
     def _state(self) -> str:
-        said = [f"{name}: {'runs' if each.running else 'ended'}\n{each.tail[-800:]}" for name, each in self.parties.items()]
+        said = [
+            f"{name}: {'runs' if each.running else 'ended'}\n{each.tail[-800:]}" for name, each in self.parties.items()
+        ]
         return f"{self.written} records\n" + "\n".join(said)
 
 
@@ -116,7 +119,9 @@ def same(found: Rehearsed, wanted: Rehearsed) -> None:
         mine, theirs = _decided(found.records()[name]), _decided(wanted.records()[name])
         if mine != theirs:
             more = [line for line in mine if line not in theirs], [line for line in theirs if line not in mine]
-            raise Violated(f"{name} has {len(mine)} records, not {len(theirs)}; only here {more[0][:2]}, there {more[1][:2]}")
+            raise Violated(
+                f"{name} has {len(mine)} records, not {len(theirs)}; only here {more[0][:2]}, there {more[1][:2]}"
+            )
         for one, other in zip(_sorted(found.records()[name]), _sorted(wanted.records()[name]), strict=True):
             for way in ("up_bytes", "down_bytes"):
                 if one["cost"][way] < other["cost"][way]:

@@ -34,7 +34,9 @@ async def _all(first: int, count: int, jobs: int, minutes: float, keep: Path | N
         if clock(template.folder) is None:
             print("NO CLOCK JUMPS: this machine cannot make one (it needs Linux and cc); they are skipped", flush=True)
         if not mounts():
-            print("NO FULL FILE SYSTEMS: this machine mounts none; files are limited instead (RLIMIT_FSIZE)", flush=True)
+            print(
+                "NO FULL FILE SYSTEMS: this machine mounts none; files are limited instead (RLIMIT_FSIZE)", flush=True
+            )
 
         async def one(seed: int) -> None:
             async with turn:

@@ -16,6 +16,7 @@ from world import Template, World, clock
 QUESTIONS, DAY = 720, 86400.0  # one every two minutes
 
 
+@pytest.mark.slow
 def test_a_day_offline_arrives_whole(template: Template, tmp_path: Path) -> None:
     if clock(template.folder) is None:
         pytest.skip("NOT TESTED HERE: a day's outage needs a clock that can be moved (Linux, cc)")

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from schedules import PATIENCE, Action, Schedule
 from wire_proxy import Wire
 
@@ -267,16 +266,36 @@ class Template:
         token = json.loads(await _done(["cloud", "enroll", NAME, *state, "--json"]))["token"]
         ports = port(), port()
         serving = Process(
-            ["cloud", "--large", str(folder / "large.onnx"), *state]
-            + ["--listen", f"127.0.0.1:{ports[0]}", "--enrol", f"127.0.0.1:{ports[1]}"],
+            [
+                "cloud",
+                "--large",
+                str(folder / "large.onnx"),
+                *state,
+                "--listen",
+                f"127.0.0.1:{ports[0]}",
+                "--enrol",
+                f"127.0.0.1:{ports[1]}",
+            ],
             folder / "cloud.log",
             {},
         )
         await serving.start()
         await serving.logged("listening at")
         await _done(
-            ["device", "enrol", "--cloud", f"127.0.0.1:{ports[1]}", "--token", token, "--name", NAME]
-            + ["--authority", str(folder / "cloud/authority/authority.pem"), "--state", str(folder / "device")]
+            [
+                "device",
+                "enrol",
+                "--cloud",
+                f"127.0.0.1:{ports[1]}",
+                "--token",
+                token,
+                "--name",
+                NAME,
+                "--authority",
+                str(folder / "cloud/authority/authority.pem"),
+                "--state",
+                str(folder / "device"),
+            ]
         )
         assert serving.process is not None
         serving.process.terminate()
@@ -408,15 +427,42 @@ class World:
             return {"LD_PRELOAD": str(shim), "JUMPED": str(self.folder / f"{who}.clock")}
 
         self.cloud = Process(
-            ["cloud", "--large", str(models / "large.onnx"), "--state", str(self.folder / "cloud"), *plain]
-            + ["--listen", f"127.0.0.1:{self._listen}", "--enrol", ""],
+            [
+                "cloud",
+                "--large",
+                str(models / "large.onnx"),
+                "--state",
+                str(self.folder / "cloud"),
+                *plain,
+                "--listen",
+                f"127.0.0.1:{self._listen}",
+                "--enrol",
+                "",
+            ],
             self.folder / "cloud.log",
             env("cloud"),
         )
         self.device = Process(
-            ["device", "--cloud", f"127.0.0.1:{self.wire.port}", "--small", str(models / "small.onnx"), *plain]
-            + ["--state", str(self.folder / "device"), "--name", NAME, "--leaves", "raw"]
-            + ["--deadline", f"{PATIENCE:g}", "--deliver-every", "0.3", "--update-every", "0.5"],
+            [
+                "device",
+                "--cloud",
+                f"127.0.0.1:{self.wire.port}",
+                "--small",
+                str(models / "small.onnx"),
+                *plain,
+                "--state",
+                str(self.folder / "device"),
+                "--name",
+                NAME,
+                "--leaves",
+                "raw",
+                "--deadline",
+                f"{PATIENCE:g}",
+                "--deliver-every",
+                "0.3",
+                "--update-every",
+                "0.5",
+            ],
             self.folder / "device.log",
             env("device"),
         )
@@ -511,7 +557,9 @@ class World:
     async def _happens(self, action: Action) -> None:
         kind, given = action.kind, action.given
         lasts = float(given.get("lasts", 0.0))
-        done = await getattr(self, "_" + kind.replace(" ", "_"))(lasts, **{k: v for k, v in given.items() if k != "lasts"})
+        done = await getattr(self, "_" + kind.replace(" ", "_"))(
+            lasts, **{k: v for k, v in given.items() if k != "lasts"}
+        )
         (self.seen.skipped if done is False else self.seen.kinds)[kind] += 1
 
     async def _kill(self, who: Process, lasts: float) -> bool:
@@ -696,7 +744,9 @@ class World:
         """What the cloud has: device, sequence, kind, body, session."""
         disk = sqlite3.connect(f"file:{self.folder / 'cloud' / 'duetto.db'}?mode=ro", uri=True, timeout=10.0)
         try:
-            return disk.execute("SELECT device, sequence, kind, body, session FROM feedback ORDER BY arrival").fetchall()
+            return disk.execute(
+                "SELECT device, sequence, kind, body, session FROM feedback ORDER BY arrival"
+            ).fetchall()
         finally:
             disk.close()
 
