@@ -265,38 +265,13 @@ class Template:
         await _done(foreign)
         token = json.loads(await _done(["cloud", "enroll", NAME, *state, "--json"]))["token"]
         ports = port(), port()
-        serving = Process(
-            [
-                "cloud",
-                "--large",
-                str(folder / "large.onnx"),
-                *state,
-                "--listen",
-                f"127.0.0.1:{ports[0]}",
-                "--enrol",
-                f"127.0.0.1:{ports[1]}",
-            ],
-            folder / "cloud.log",
-            {},
-        )
+        words = ["cloud", "--large", str(folder / "large.onnx"), *state, "--listen", f"127.0.0.1:{ports[0]}"]
+        serving = Process([*words, "--enrol", f"127.0.0.1:{ports[1]}"], folder / "cloud.log", {})
         await serving.start()
         await serving.logged("listening at")
-        await _done(
-            [
-                "device",
-                "enrol",
-                "--cloud",
-                f"127.0.0.1:{ports[1]}",
-                "--token",
-                token,
-                "--name",
-                NAME,
-                "--authority",
-                str(folder / "cloud/authority/authority.pem"),
-                "--state",
-                str(folder / "device"),
-            ]
-        )
+        words = ["device", "enrol", "--cloud", f"127.0.0.1:{ports[1]}", "--token", token, "--name", NAME]
+        words += ["--authority", str(folder / "cloud/authority/authority.pem"), "--state", str(folder / "device")]
+        await _done(words)
         assert serving.process is not None
         serving.process.terminate()
         await serving.ended("the cloud")
@@ -426,46 +401,13 @@ class World:
             (self.folder / f"{who}.clock").write_text("0")
             return {"LD_PRELOAD": str(shim), "JUMPED": str(self.folder / f"{who}.clock")}
 
-        self.cloud = Process(
-            [
-                "cloud",
-                "--large",
-                str(models / "large.onnx"),
-                "--state",
-                str(self.folder / "cloud"),
-                *plain,
-                "--listen",
-                f"127.0.0.1:{self._listen}",
-                "--enrol",
-                "",
-            ],
-            self.folder / "cloud.log",
-            env("cloud"),
-        )
-        self.device = Process(
-            [
-                "device",
-                "--cloud",
-                f"127.0.0.1:{self.wire.port}",
-                "--small",
-                str(models / "small.onnx"),
-                *plain,
-                "--state",
-                str(self.folder / "device"),
-                "--name",
-                NAME,
-                "--leaves",
-                "raw",
-                "--deadline",
-                f"{PATIENCE:g}",
-                "--deliver-every",
-                "0.3",
-                "--update-every",
-                "0.5",
-            ],
-            self.folder / "device.log",
-            env("device"),
-        )
+        words = ["cloud", "--large", str(models / "large.onnx"), "--state", str(self.folder / "cloud"), *plain]
+        words += ["--listen", f"127.0.0.1:{self._listen}", "--enrol", ""]
+        self.cloud = Process(words, self.folder / "cloud.log", env("cloud"))
+        words = ["device", "--cloud", f"127.0.0.1:{self.wire.port}", "--small", str(models / "small.onnx"), *plain]
+        words += ["--state", str(self.folder / "device"), "--name", NAME, "--leaves", "raw"]
+        words += ["--deadline", f"{PATIENCE:g}", "--deliver-every", "0.3", "--update-every", "0.5"]
+        self.device = Process(words, self.folder / "device.log", env("device"))
 
     # ------------------------------------------------------------------------------------------------ the user
 
