@@ -40,7 +40,7 @@ SIZES = {  # channels, downsampling, bits, width; weights of a bit in nats: each
         "8x8x8": ((8, 4, 3, 32), (1e-4, 4e-4, 1.2e-3, 3e-3, 7e-3)),
         "12x4x4": ((12, 8, 4, 32), (4e-4, 3e-3)),
     },
-    "64": {"8x8x8": ((8, 8, 3, 16), (4e-4, 3e-3))},
+    "64": {"8x8x8": ((8, 8, 3, 16), (1e-4, 4e-4, 1.2e-3, 3e-3))},
 }
 LARGE_CUT = 32  # of ResNet-18 at 224 pixels, before its third group
 POINT = 0.01  # of accuracy that compressing may lose

@@ -33,6 +33,7 @@ from duetto.types import Key, Local, Skill
 
 _LOG = logging.getLogger(__name__)
 _PACES = 256  # skills whose speed is remembered
+_ERRORS = 3.0  # mean errors of its prediction that a promise has room for; of several batches they average
 _UNKNOWN = 1.0  # seconds to come back in, where no speed is known
 _WRITERS = "writers"  # the mark of their lane
 
@@ -79,7 +80,8 @@ class _Lane:
 
     Attributes:
         rows: of those that wait.
-        done: the loop's time at which those that run should be done.
+        began: the loop's time at which those that run began.
+        done: when they should be done.
         lined: whether it stands in the line for a thread.
         timer: of an idle lane that lingers.
     """
@@ -89,6 +91,7 @@ class _Lane:
     rows: int = 0
     running: Sequence[_Use] = ()
     work: asyncio.Future[_Computed] | None = None
+    began: float = 0.0
     done: float = 0.0
     lined: bool = False
     timer: asyncio.TimerHandle | None = None
@@ -187,6 +190,8 @@ class Batcher:
             for lane in list(self._lanes.values()):
                 for use in (*lane.running, *lane.waiting):
                     self._settle(use, "dropped", Error("not answered: the server has stopped", "ask again"))
+                for use in list(lane.waiting):
+                    self._leave(lane, use)
                 if lane.work is not None:
                     lane.work.cancel()
         for pool in (self._pool, self._writer):
@@ -272,10 +277,11 @@ class Batcher:
         wait = self._backlog(lane)
         if lane.waiting or lane.running:
             # An idle lane takes whatever comes: a skill that was slow once would else never be measured again.
-            pace = self._pace(use)
-            wait += pace.expected(use.rows)
+            pace, batches = self._pace(use), 2 + lane.rows // self._max_rows
+            alone = pace.expected(use.rows)
             if use.mark != _WRITERS and lane.rows + use.rows <= self._max_rows:  # it joins those that wait
-                wait += min(0.0, pace.expected(lane.rows + use.rows) - self._queued(lane) - pace.expected(use.rows))
+                alone = min(alone, pace.expected(lane.rows + use.rows) - self._queued(lane))
+            wait += alone + _ERRORS * pace.error * math.sqrt(batches)
         if use.asked + wait > use.end:
             raise self._shed(f"{use.skill.name} takes {wait:.2g} s now, too long for its deadline", lane)
         self._lanes[use.mark] = lane
@@ -288,13 +294,13 @@ class Batcher:
     def _backlog(self, lane: _Lane) -> float:
         """Seconds until a lane is done with what it has, and until its turn at the threads has come."""
         now = asyncio.get_running_loop().time()
-        own = self._queued(lane) + (max(0.0, lane.done - now) if lane.running else 0.0)
+        own = self._queued(lane) + _left(lane, now)
         if lane.mark == _WRITERS:
             return own
         readers = [each for each in self._lanes.values() if each.mark != _WRITERS]
         if len(readers) <= self._threads:
             return own
-        begun = sum(max(0.0, each.done - now) for each in readers if each.running)
+        begun = sum(_left(each, now) for each in readers)
         return max(own, (begun + sum(self._queued(each) for each in readers)) / self._threads)
 
     def _queued(self, lane: _Lane) -> float:
@@ -355,25 +361,37 @@ class Batcher:
         self._line.extend(held)
 
     def _taken(self, lane: _Lane) -> list[_Use]:
-        """The next batch, in order of arrival, as large as the limit and the deadlines of those in it allow."""
+        """The next batch, in order of arrival; those that can no longer be answered in time are dropped.
+
+        While a batch holds all that wait, it is as large as the deadlines of those in it allow. Where more wait, a
+        batch made small for the sake of the oldest would make all behind them late: then it is of the size that
+        answers the most rows a second in time, and who would have needed a smaller one is dropped (the early drop of
+        Nexus, Shen et al. 2019).
+        """
         now = asyncio.get_running_loop().time()
+        pace = self._pace(next(iter(lane.waiting))) if lane.waiting else Pace()
         taken: list[_Use] = []
         hopeless: list[_Use] = []
-        rows, end = 0, math.inf
-        pace = self._pace(next(iter(lane.waiting))) if lane.waiting else Pace()
-        for use in lane.waiting:
-            if lane.mark == _WRITERS:
-                pace = self._pace(use)
-            if now + pace.expected(use.rows) > use.end:
-                hopeless.append(use)
-                continue
-            total, first = rows + use.rows, min(end, use.end)
-            if taken and (total > self._max_rows or now + pace.expected(total) > first):
-                break
-            taken.append(use)
-            rows, end = total, first
-            if lane.mark == _WRITERS:
-                break
+        if lane.mark != _WRITERS and lane.rows > self._max_rows:
+            taken, hopeless = _window(lane, pace, now, most := self._max_rows)
+            best = _rate(taken, pace, most)
+            while hopeless and most > 1:
+                most //= 2
+                smaller = _window(lane, pace, now, most)
+                if (rate := _rate(smaller[0], pace, most)) >= best:
+                    best, (taken, hopeless) = rate, smaller
+        else:
+            rows, end = 0, math.inf
+            for use in lane.waiting:
+                pace = self._pace(use) if lane.mark == _WRITERS else pace
+                if now + pace.expected(use.rows) > use.end:
+                    hopeless.append(use)
+                    continue
+                total, first = rows + use.rows, min(end, use.end)
+                if taken and (lane.mark == _WRITERS or now + pace.expected(total) > first):
+                    break
+                taken.append(use)
+                rows, end = total, first
         if not taken and hopeless:
             # Nobody can be in time, as far as is known: the one with the most time finds out whether that is so.
             last = max(hopeless, key=lambda use: use.end)
@@ -389,7 +407,7 @@ class Batcher:
     def _begin(self, lane: _Lane, taken: list[_Use], writes: bool) -> None:
         loop = asyncio.get_running_loop()
         now, rows = loop.time(), sum(use.rows for use in taken)
-        lane.running, lane.done = taken, now + self._pace(taken[0]).expected(rows)
+        lane.running, lane.began, lane.done = taken, now, now + self._pace(taken[0]).expected(rows)
         self._running += len(taken)
         self._busy += not writes
         for use in taken:
@@ -411,7 +429,8 @@ class Batcher:
             self._count(rows, calls, seconds)
             if not any(isinstance(outcome, Error) for outcome in outcomes):  # a refusal is quick, its search is slow
                 mark = _mark(taken[0].skill)
-                self._paces[mark] = self._pace(taken[0]).measured(rows, seconds)
+                took = asyncio.get_running_loop().time() - lane.began  # with the ways to the thread and back
+                self._paces[mark] = self._pace(taken[0]).measured(rows, took)
                 self._paces.move_to_end(mark)
                 if len(self._paces) > _PACES:
                     self._paces.popitem(last=False)
@@ -461,6 +480,32 @@ class Batcher:
             use.answer.set_exception(outcome)
         else:
             use.answer.set_result(outcome)
+
+
+def _window(lane: _Lane, pace: Pace, now: float, most: int) -> tuple[list[_Use], list[_Use]]:
+    """The first uses that a batch of ``most`` rows holds and answers in time, and those among them that it does not."""
+    taken: list[_Use] = []
+    hopeless: list[_Use] = []
+    rows = 0
+    for use in lane.waiting:
+        if now + pace.expected(max(most, use.rows)) > use.end:
+            hopeless.append(use)
+        elif taken and rows + use.rows > most:
+            break
+        else:
+            taken.append(use)
+            rows += use.rows
+    return taken, hopeless
+
+
+def _left(lane: _Lane, now: float) -> float:
+    """Seconds until what runs is done; what is overdue is taken to need as long again."""
+    return abs(lane.done - now) if lane.running else 0.0
+
+
+def _rate(taken: Sequence[_Use], pace: Pace, most: int) -> float:
+    """Rows a second, if these run as a batch of ``most`` rows would."""
+    return sum(use.rows for use in taken) / max(pace.expected(most), 1e-9)
 
 
 def _mark(skill: Skill) -> Any:

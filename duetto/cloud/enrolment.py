@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sql
 
-from duetto.cloud.database import metadata
+from duetto.cloud.database import metadata, reading, writing
 from duetto.errors import ConfigError, DataError
 from duetto.transport.identity import Authority, checked, fingerprint, requested_name, serial
 
@@ -121,7 +121,7 @@ class Enrolment:
             raise ConfigError(f"a token for {hours} hours", "use up to a year")
         token, now = secrets.token_urlsafe(32), self.clock()
         row = {"hash": _hash(token), "device": device, "issuer": issuer, "issued": now, "expires": now + hours * 3600}
-        with self.engine.begin() as connection:
+        with writing(self.engine) as connection:
             connection.execute(tokens.insert(), row)
         return token
 
@@ -143,8 +143,8 @@ class Enrolment:
         name, key, now, hashed = requested_name(request), fingerprint(request), self.clock(), _hash(token)
         unused = (tokens.c.hash == hashed) & tokens.c.used.is_(None) & (tokens.c.expires > now)
         try:
-            with self.engine.begin() as connection:
-                # The first statement takes the row (in SQLite the file): of two with one token the second waits here
+            with writing(self.engine) as connection:
+                # This takes the row: of two with one token the second waits here (with SQLite one line above)
                 taken = connection.execute(tokens.update().where(unused).values(used=now, fingerprint=key)).rowcount
                 told = connection.execute(tokens.select().where(tokens.c.hash == hashed)).first()
                 before = connection.execute(devices.select().where(devices.c.fingerprint == key)).first()
@@ -182,7 +182,7 @@ class Enrolment:
             raise DataError(f"{name} asked for a certificate of {requested_name(request)}", "ask under its own name")
         certificate = self.authority.sign(request, name, self.days, datetime.fromtimestamp(now, UTC))
         own = (devices.c.fingerprint == key) & (devices.c.name == name) & devices.c.revoked.is_(None)
-        with self.engine.begin() as connection:
+        with writing(self.engine) as connection:
             if not connection.execute(devices.update().where(own).values(**_signed(certificate))).rowcount:
                 raise DataError(f"{name} is not enrolled with this key", f"ask for a token of {name} and enrol again")
         return certificate
@@ -199,7 +199,7 @@ class Enrolment:
         if not 0 <= now - read < self.memory:
             rows = sql.select(devices.c.revoked, devices.c.seen)
             own = rows.where(devices.c.fingerprint == fingerprint, devices.c.name == name)
-            with self.engine.connect() as connection:
+            with reading(self.engine) as connection:
                 row = connection.execute(own).first()
             known = row is not None and row.revoked is None
             if len(self._known) >= 100_000:  # strangers with certificates of their own fill no memory
@@ -212,7 +212,7 @@ class Enrolment:
         now = self.clock()
         if abs(now - self._noted.get(fingerprint, -float("inf"))) < _BEAT:
             return
-        with self.engine.begin() as connection:
+        with writing(self.engine) as connection:
             own = devices.c.fingerprint == fingerprint
             if connection.execute(devices.update().where(own).values(seen=now)).rowcount:
                 self._noted[fingerprint] = now
@@ -224,7 +224,7 @@ class Enrolment:
             DataError: no such device, or revoked before.
         """
         own = (devices.c.name == name) & devices.c.revoked.is_(None)
-        with self.engine.begin() as connection:
+        with writing(self.engine) as connection:
             changed = connection.execute(devices.update().where(own).values(revoked=self.clock(), reason=reason))
             rows = connection.execute(devices.select().where(devices.c.name == name).order_by(devices.c.revoked.desc()))
             row = rows.first()
@@ -235,7 +235,7 @@ class Enrolment:
 
     def devices(self) -> tuple[Device, ...]:
         """All keys that were ever enrolled, by name and time."""
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             rows = connection.execute(devices.select().order_by(devices.c.name, devices.c.enrolled))
             return tuple(_device(row) for row in rows)
 

@@ -2,7 +2,7 @@
 
 Seconds are a line over rows (a call has a fixed part, and each row its own), fitted by least squares that forget
 exponentially. Beside it runs the mean error of the predictions, as TCP estimates its time-outs (Jacobson 1988,
-"Congestion avoidance and control"): what is promised is the line plus some errors.
+"Congestion avoidance and control"): what is promised has room for some errors.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ class Pace:
 
     Attributes:
         keep: how much of its weight a batch keeps when another one is measured; 0.8 halves it in three batches.
-        errors: how many mean errors are added to a prediction.
         weight, rows, squares, seconds, products: sums over the batches, forgotten exponentially.
         error: mean absolute error of the predictions, seconds.
     """
 
     keep: float = 0.8
-    errors: float = 3.0
     weight: float = 0.0
     rows: float = 0.0
     squares: float = 0.0
@@ -32,7 +30,7 @@ class Pace:
 
     def measured(self, rows: int, seconds: float) -> Pace:
         """After a batch of ``rows`` that took ``seconds``."""
-        off = abs(seconds - self._line(rows)) if self.weight else 0.0
+        off = abs(seconds - self.expected(rows)) if self.weight else 0.0
         return replace(
             self,
             weight=self.keep * self.weight + 1,
@@ -44,10 +42,9 @@ class Pace:
         )
 
     def expected(self, rows: int) -> float:
-        """Seconds within which a batch of ``rows`` is most probably done; 0 where nothing was measured yet."""
-        return self._line(rows) + self.errors * self.error if self.weight else 0.0
-
-    def _line(self, rows: int) -> float:
+        """Seconds that a batch of ``rows`` will take; 0 where nothing was measured yet."""
+        if not self.weight:
+            return 0.0
         mean, mean_seconds = self.rows / self.weight, self.seconds / self.weight
         spread = self.squares / self.weight - mean * mean
         if spread <= 1e-9 * mean * mean:  # batches of one size: no less for fewer rows, in proportion for more

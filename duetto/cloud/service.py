@@ -29,6 +29,7 @@ from duetto.types import Group, Party, Peer, Record, Role
 
 CLOUD = "cloud"
 OVER = "the program is over"
+WATCH_SECONDS = 2.0  # after which a revoked device is let go of
 
 Admit = Callable[[bytes | None], str]
 """From the certificate (PEM) that TLS believes to the device's name; raises an Error where it is not admitted."""
@@ -59,10 +60,8 @@ def named(certificate: bytes | None) -> str:
 class Fleet(Group):
     """The devices of a cloud: those that were named beforehand, else all that have ever connected, in their order."""
 
-    def __init__(
-        self, names: Sequence[str] = (), *, limit: int, told: Callable[[str], None], steady: bool = False
-    ) -> None:
-        self._limit, self._told, self._open, self._steady = limit, told, not names, steady
+    def __init__(self, names: Sequence[str] = (), *, limit: int, told: Callable[[str], None]) -> None:
+        self._limit, self._told, self._open = limit, told, not names
         self._peers: dict[str, _Device] = {}
         self._came = asyncio.Event()
         for name in names:
@@ -114,7 +113,7 @@ class Fleet(Group):
     def member(self, name: str) -> Remote:
         """The device of that name, whom nobody needs to have seen."""
         if name not in self._peers:
-            self._peers[name] = _Device(name, self._limit, self._told, self._steady)
+            self._peers[name] = _Device(name, self._limit, self._told)
         return self._peers[name]
 
     def came(self) -> None:
@@ -125,8 +124,8 @@ class Fleet(Group):
 class _Device(Remote):
     """A device, as its cloud sees it."""
 
-    def __init__(self, name: str, limit: int, told: Callable[[str], None], steady: bool) -> None:
-        super().__init__(name, device=False, steady=steady, limit=limit)
+    def __init__(self, name: str, limit: int, told: Callable[[str], None]) -> None:
+        super().__init__(name, device=False, limit=limit)
         self._told = told
 
     async def ask(self, *args: Any, **kwargs: Any) -> Any:
@@ -162,8 +161,9 @@ class Service:
         self.running = Running(party, CLOUD, keep=keep, uses=uses)
         self._admit, self._limits, self._rehearsal = admit, limits, rehearsal
         self.rests: dict[str, float] = {}
-        self.fleet = Fleet(devices, limit=limits.body_bytes, told=self._stir, steady=rehearsal)
+        self.fleet = Fleet(devices, limit=limits.body_bytes, told=self._stir)
         self._sessions: dict[str, Session] = {}
+        self._certificates: dict[str, bytes | None] = {}
         self.over = False
 
     async def accept(self, channel: Channel, certificate: bytes | None) -> None:
@@ -183,20 +183,23 @@ class Service:
             await channel.close()
             return
         before = self._sessions.get(name)
-        if before is not None:  # it has come back before we knew that it was gone
-            await before.end("this device has connected again")
-        self._sessions[name] = session
+        self._sessions[name], self._certificates[name] = session, certificate  # before anything is waited for
         device = self.fleet.member(name)
         self._stir(name)
         if self._rehearsal:
-            session.on_rest = lambda until: self._rest(name, session, until)
+            session.on_rest = lambda until: self._rests(name, session, until)
         device.attach(session)
         self.fleet.came()
-        ended = await session.run()
-        if self._sessions.get(name) is session:
-            del self._sessions[name]
-            self._stir(name)  # who has gone may have something to do when it comes back
-        device.detach(session, Lost(ended.why))  # a device that goes may come back
+        ended = Lost("the connection was closed")
+        try:
+            if before is not None:  # it has come back before we knew that it was gone
+                await before.end("this device has connected again")
+            ended = await session.run()
+        finally:  # gRPC cancels this where the device has gone
+            if self._sessions.get(name) is session:
+                del self._sessions[name], self._certificates[name]
+                self._stir(name)
+            device.detach(session, Lost(ended.why, told=ended.told))  # a device that goes may come back
 
     async def once(self, data: bytes, certificate: bytes | None) -> bytes:
         """Answer one ask, without a stream.
@@ -218,8 +221,10 @@ class Service:
         key = vocabulary.key_of(asked.ask.key)
         question = Question(asked.ask.part, asked.ask.description, key, asked.body, seconds, asked.ask.traceparent)
         said = await self._answer(name, question)
+        if len(said.body) > envelopes.PIECE:
+            said = Said(failure=f"an answer of {len(said.body):,} bytes: ask for it over a stream")
         reply = wire.Reply(version=said.version, failure=said.failure, metrics=dict(said.metrics))
-        return b"".join(envelopes.pieces(wire.Envelope(id=asked.id, reply=reply), said.body[: envelopes.PIECE]))
+        return b"".join(envelopes.pieces(wire.Envelope(id=asked.id, reply=reply), said.body))
 
     def admitted(self, certificate: bytes | None, said: str = "") -> str:
         """The device's name; ``said`` is what it calls itself.
@@ -234,19 +239,24 @@ class Service:
             raise ConfigError(f"no device called {name} is expected", "name it when the cloud is started")
         return name
 
-    async def revoke(self, name: str, why: str) -> None:
-        """Let go of a device that may not come any longer."""
-        session = self._sessions.get(name)
-        if session is not None:
-            await session.end(why, final=True)
+    async def watch(self, seconds: float = WATCH_SECONDS) -> None:
+        """Let go of devices that may not come any longer, whichever process said so."""
+        while True:
+            await asyncio.sleep(seconds)
+            for name, session in list(self._sessions.items()):
+                if self._sessions.get(name) is not session:  # gone while another one was let go of
+                    continue
+                try:
+                    self.admitted(self._certificates[name], name)
+                except Error as fault:
+                    await session.end(str(fault), final=True)
 
     async def end(self, why: str = OVER) -> None:
         """Tell everybody that it is over."""
         self.over = True
         await asyncio.gather(*(session.end(why, final=True) for session in self._sessions.values()))
 
-    def _rest(self, name: str, session: Session, until: float) -> None:
-        """A device has nothing to do before then; what it said in a session that is over does not count."""
+    def _rests(self, name: str, session: Session, until: float) -> None:
         if self._sessions.get(name) is session:
             self.rests[name] = until
 
@@ -350,6 +360,7 @@ def serve(
         stop = asyncio.ensure_future(stopped.wait())
         roles = asyncio.ensure_future(_roles(service, max(wait, len(devices) if rehearsal else 0), log))
         end = asyncio.ensure_future(finished.wait())
+        watch = None if admit is None or rehearsal else asyncio.ensure_future(service.watch())
         try:
             waiting = {stop, roles} if not rehearsal else {stop, roles, end}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -366,9 +377,10 @@ def serve(
                 await service.end()
                 await asyncio.sleep(0)
         finally:
-            for task in (stop, roles, end):
+            tasks = [each for each in (stop, roles, end, watch) if each is not None]
+            for task in tasks:
                 task.cancel()
-            for task in (stop, roles, end):
+            for task in tasks:
                 with suppress(asyncio.CancelledError, Exception):
                     await task
             await server.stop()

@@ -20,8 +20,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,12 +42,12 @@ from duetto.errors import ConfigError, DataError, Error
 from duetto.policies import Threshold
 from duetto.policies.artefact import load
 from duetto.protocols.answer import answer, disagreement
-from duetto.protocols.deliver import delivering
+from duetto.protocols.deliver import Delivered, delivering
 from duetto.protocols.probe import Echo
 from duetto.protocols.stages import Finish
 from duetto.transport.channel import Lost
 from duetto.transport.grpc import Client
-from duetto.transport.identity import Credentials
+from duetto.transport.identity import Credentials, made_key, requested
 from duetto.transport.party import Running
 from duetto.transport.session import Greeting
 from duetto.tree import Array
@@ -157,7 +157,7 @@ class Device:
         self._connection = Connection(Greeting(name), self._offered)
         self._cloud: Peer | None = None
         self._tasks: list[asyncio.Task[Any]] = []
-        self._due = asyncio.Event()
+        self._compared: list[tuple[int, int]] = []  # version, and whether it agreed with the cloud
 
     # ---------------------------------------------------------------------------------------------- life
 
@@ -171,7 +171,7 @@ class Device:
             guarded = Guarded(self._connection.cloud, Breaker(), deadline=self._deadline, key=(self.name,))
             self._cloud = Consenting(guarded, lambda: self.settings, situation=self.situation)
             work = [self._connect(), self._deliver()]
-            if (self.state / "root.json").exists():
+            if self._credentials is not None:
                 work.append(self._update())
             self._tasks = [asyncio.ensure_future(each) for each in work]
         return self
@@ -183,6 +183,7 @@ class Device:
         for task in self._tasks:
             with suppress(asyncio.CancelledError):
                 await task
+        await self._compare()
         if self._address is not None:
             await self._client.close()
         await self.outbox.__aexit__(None, None, None)
@@ -235,11 +236,15 @@ class Device:
         answered = Answered(given, number, x)
         if self.settings.most is not Leaves.NOTHING:
             self.outbox.put("record", self._record(answered))
-        if slot is not None and given.own is not None:
-            try:
-                self._judge(slot, given)
-            except OSError as fault:  # an answer does not wait for the disk; the next one tells as much of the model
-                _LOG.warning("%s cannot note how model %s does (%s)", self.name, slot.version, fault)
+        if slot is not None and given.party != self.name and given.own is not None:
+            agreed = int(np.argmax(given.own["logits"]) == np.argmax(given.tree["logits"]))
+            self._compared.append((slot.version, agreed))
+        if slot is not None and slot.state == "trying" and given.own is not None:
+            with self._patient(
+                "confirm its model"
+            ):  # an answer does not fail with the disk; the next one tells as much
+                self.slots.confirm(slot.version)
+                self.slot = self.slots.state().current
         return answered
 
     def correct(self, answered: Answered, label: int) -> Ticket | None:
@@ -273,7 +278,7 @@ class Device:
             "label": answered.label,
             "own": None if given.own is None else int(np.argmax(given.own["logits"])),
             "version": given.version,
-            "cost": asdict(given.cost),
+            "cost": vars(given.cost),
         }
         return json.dumps(told, separators=(",", ":")).encode()
 
@@ -289,24 +294,24 @@ class Device:
         version = np.int64(0 if self.slot is None else self.slot.version)
         self._running.local.memory = {**self._running.local.memory, "version": version}
 
-    def _judge(self, slot: Slot, given: Answer) -> None:
-        """A new model has answered; it is sent back where it agrees less with the cloud than the one before it.
+    async def _compare(self) -> None:
+        """A new model is sent back where it agrees less with the cloud than the one before it."""
+        compared, self._compared = self._compared, []
+        for version in {version for version, _ in compared}:
+            said = [agreed for of, agreed in compared if of == version]
+            with self._patient("note how its model does"):
+                why = await asyncio.to_thread(self.slots.observe, version, sum(said), len(said), self._rule)
+                if why is not None:
+                    _LOG.warning("%s went back from model %s: %s", self.name, version, why)
+                    self._take_up()
 
-        Raises:
-            OSError: the disk does not take it.
-        """
-        if given.party != self.name:
-            self._compare(slot, given)
-        if slot.state == "trying":
-            self.slots.confirm(slot.version)
-            self.slot = self.slots.state().current
-
-    def _compare(self, slot: Slot, given: Answer) -> None:
-        assert given.own is not None
-        agreed = int(np.argmax(given.own["logits"]) == np.argmax(given.tree["logits"]))
-        if (why := self.slots.observe(slot.version, agreed, 1, self._rule)) is not None:
-            _LOG.warning("%s went back from model %s: %s", self.name, slot.version, why)
-            self._take_up()
+    @contextmanager
+    def _patient(self, what: str) -> Iterator[None]:
+        """A disk that is full or fails is told, and ends nothing."""
+        try:
+            yield
+        except (DataError, OSError) as fault:
+            _LOG.warning("%s could not %s: %s", self.name, what, fault)
 
     async def update(self) -> Slot | None:
         """Look for a new model now, fetch and test it, and switch to it.
@@ -347,25 +352,41 @@ class Device:
         turn = 0
         while True:
             await asyncio.sleep(self._timing.deliver)
+            await self._compare()
             if self.connected and allowed(self.settings, self.situation(), "deliver") is None:
                 turn += 1
                 await self.deliver(turn)
 
     async def deliver(self, turn: int = 0) -> int:
         """Deliver what the outbox holds, as far as the cloud takes it; how many entries that were."""
-        key, cloud = ("deliver", self.name, self._session, turn), self._connection.cloud
-        try:
+        key, cloud, done = ("deliver", self.name, self._session, turn), self._connection.cloud, Delivered()
+        with self._patient("deliver"):  # what the cloud has and the disk does not let go is recognised later
             done = await delivering(self.outbox, cloud, key=key, deadline=max(10.0, self._deadline))
-        except DataError as fault:  # the disk does not take what the cloud has acknowledged: both will know it again
-            _LOG.warning("%s could not deliver: %s", self.name, fault)
-            return 0
         if done.failure is not None:
             _LOG.info("%s could not deliver: %s", self.name, done.failure)
         return done.entries
 
+    async def renew(self) -> None:
+        """Have the certificate signed anew, for the same key; it is shown from the next start on.
+
+        Raises:
+            Lost: the cloud does not.
+        """
+        assert self._credentials is not None
+        key = self._credentials.key
+        certificate, authority, _ = await self._client.enrol("", requested(key, self.name))
+        self._credentials = Credentials(key, certificate, authority)
+        self._credentials.save(self.state)
+
     async def _update(self) -> None:
         while True:
-            if self.connected and allowed(self.settings, self.situation(), "update") is None:
+            if self.connected and self._credentials is not None and self._credentials.due():
+                try:
+                    await self.renew()
+                except (Lost, OSError) as fault:
+                    _LOG.error("%s could not renew its certificate: %s", self.name, fault)
+            listens = self.connected and (self.state / "root.json").exists()
+            if listens and allowed(self.settings, self.situation(), "update") is None:
                 try:
                     await self.update()
                 except Refused as fault:
@@ -441,8 +462,6 @@ async def enrolled(
         Refused: the cloud does not take the token.
         ConfigError: there is a certificate here already.
     """
-    from duetto.transport.identity import made_key, requested
-
     folder = Path(state)
     if (folder / "certificate.pem").exists():
         raise ConfigError(f"{folder} has a certificate already", "name another folder, or move the old one away")

@@ -169,9 +169,9 @@ class Guarded(Peer):
 
     async def ask(self, skill: Skill, tree: Tree, *, key: Key, deadline: float | None = None) -> Reply:
         """Ask, if that is worth it; see the class."""
-        seconds, end = self._deadline(deadline)
         if why := self._refusal():
             return why
+        seconds, end = self._deadline(deadline)
         asked = self.state
         try:
             return self._learned(
@@ -204,6 +204,8 @@ class Guarded(Peer):
         return seconds, asyncio.get_running_loop().time() + seconds + _SLACK
 
     def _refusal(self) -> Reply | None:
+        if not self.peer.traits.get("online", True):  # nothing was tried, so nothing has failed
+            return Reply(self.name, failure=f"{self.name} is offline")
         self.state, why = self.breaker.ask(self.state, asyncio.get_running_loop().time())
         return None if why is None else Reply(self.name, failure=f"{self.name} is not asked: {why}")
 

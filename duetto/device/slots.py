@@ -248,7 +248,7 @@ class Slots:
             return False
 
     def _keep(self, state: State) -> None:
-        """Write the state; then delete the files of models that are neither current nor before it."""
+        """Write the state; then delete what it does not name: models, and parts of itself that a kill has left."""
         put(self.folder / "slots.json", json.dumps({"format": 1, **asdict(state)}).encode())
         there = {self.path(slot) for slot in (state.current, state.previous) if slot}
         if state.tested:
@@ -256,6 +256,8 @@ class Slots:
         for path in (self.folder / "models").glob(f"*{self.suffix}"):
             if path not in there:
                 path.unlink(missing_ok=True)
+        for part in self.folder.glob(".slots.json.*"):
+            part.unlink(missing_ok=True)
 
 
 def _back(state: State, reason: str) -> State:

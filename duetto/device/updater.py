@@ -186,6 +186,8 @@ class Updater:
     def _offered(self) -> Offer | None:
         metadata = self.folder / "metadata"
         metadata.mkdir(parents=True, exist_ok=True)
+        for left in metadata.glob("tmp*"):  # by a process that was killed while tuf wrote
+            left.unlink()
         try:
             config = UpdaterConfig(prefix_targets_with_hash=False)
             client = Client(str(metadata), _BASE, fetcher=_Fetcher(self.source), config=config, bootstrap=self.root)
@@ -199,6 +201,8 @@ class Updater:
             raise _refused(fault) from fault
         except OSError as fault:
             raise DataError(f"releases cannot be fetched ({_line(fault)})", "try again later") from fault
+        for path in (*metadata.glob("*.json"), metadata):  # tuf replaces its files, and leaves them in the cache
+            settle(path)
         if target is None:
             return None
         try:

@@ -170,6 +170,10 @@ class _Walk:
 
     async def compute(self, work: Coroutine[Any, Any, Reply]) -> Reply | None:
         """The reply of the party itself; None where an answer is heard before it, or time is up with an own one."""
+        if self._task is None and (self.own is None or math.isinf(self.end)):
+            reply = await work  # nothing can come between
+            self.cost += reply.cost
+            return reply
         task = asyncio.ensure_future(work)
         self.beside |= self._task is not None
         try:

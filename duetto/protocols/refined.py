@@ -155,7 +155,8 @@ class Refined(Skill):
     def _is_sure(self, answer: Tree) -> bool:
         try:
             logits = np.atleast_2d(np.asarray(answer["logits"], np.float64))
-            odds = np.exp(logits - logits.max(-1, keepdims=True))
+            with np.errstate(invalid="ignore"):  # what is not finite is not sure
+                odds = np.exp(logits - logits.max(-1, keepdims=True))
         except (KeyError, IndexError, TypeError, ValueError):
             return False
         return bool((odds.max(-1) / odds.sum(-1) >= self.sure).all())

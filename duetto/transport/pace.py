@@ -12,7 +12,6 @@ import selectors
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 
@@ -69,21 +68,16 @@ class _Asking(selectors.DefaultSelector):
 
 
 async def really(seconds: float) -> None:
-    """Sleep, whatever time the loop is on; can be cancelled at once."""
+    """Sleep, whatever time the loop is on."""
     loop = asyncio.get_running_loop()
     if not isinstance(loop, Rehearsal):
         await asyncio.sleep(seconds)
         return
-    woken: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(lambda: None if woken.done() else woken.set_result(None))
-
-    timer = threading.Timer(seconds, wake)
+    over = asyncio.Event()
+    timer = threading.Timer(seconds, loop.call_soon_threadsafe, (over.set,))
     timer.daemon = True
     timer.start()
     try:
-        await woken
+        await over.wait()
     finally:
         timer.cancel()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,16 @@ from duetto.tree import Tree
 from duetto.types import GIVEN_UP, Cost, Key, Peer, Reply, Skill
 
 GRACE_SECONDS = 60.0
+TIMES = 3  # that a connection may be ended with the same words under one ask
+WRITING = 16  # asks at once for skills that write: so many answers are remembered for who asks again
 
 
 class Remote(Peer):
     """A peer that is reached over sessions, one after the other.
 
     An ask that a connection is lost under is asked again through the next one: parties answer the same ask once
-    (see :mod:`duetto.transport.party`). Without a connection to begin with, a peer is offline.
+    (see :mod:`duetto.transport.party`); one under which connections are ended again and again with the same words has
+    failed. Without a connection to begin with, a peer is offline.
 
     Args:
         name: of the peer.
@@ -50,11 +55,17 @@ class Remote(Peer):
         self.name, self._device, self._patient, self._grace = name, device, patient, grace
         self._steady = steady
         self._limit, self._traceparent = limit, traceparent
-        self.traits: Mapping[str, Any] = {}
+        self.told: Mapping[str, Any] = {}
         self._session: Session | None = None
         self._connected = asyncio.Event()
         self._refused = ""
+        self._writing = asyncio.Semaphore(WRITING)
         self.pending = 0
+
+    @property
+    def traits(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """What it told of itself, and whether it is ``online``."""
+        return {**self.told, "online": self.online}
 
     @property
     def connected(self) -> bool:
@@ -68,7 +79,7 @@ class Remote(Peer):
 
     def attach(self, session: Session) -> None:
         """Talk through this session from now on."""
-        self._session, self.traits, self._refused = session, {**session.other.traits}, ""
+        self._session, self.told, self._refused = session, {**session.other.traits}, ""
         self._connected.set()
 
     def detach(self, session: Session, ended: Lost) -> None:
@@ -90,13 +101,14 @@ class Remote(Peer):
         begin = loop.time()
         try:
             number, description = vocabulary.written(skill)
+            vocabulary.key_text(key)
             body = trees.encode(tree)
         except Error as fault:
             return Reply(self.name, failure=f"not sent: {fault}")
         sent = [0]  # bodies that went out
         self.pending += 1
         try:
-            async with asyncio.timeout(deadline):
+            async with asyncio.timeout(deadline), self._writing if skill.writes else nullcontext():
                 said = await self._said(Question(number, description, key, body), begin, deadline, sent)
         except TimeoutError:
             return Reply(
@@ -122,6 +134,7 @@ class Remote(Peer):
     async def _said(self, question: Question, begin: float, deadline: float | None, sent: list[int]) -> Said:
         loop = asyncio.get_running_loop()
         waits = self._steady or (self._patient and deadline is None)
+        ends: Counter[str] = Counter()
         while True:
             session = self._session
             if session is None:
@@ -140,6 +153,9 @@ class Remote(Peer):
                 )
             except Lost as lost:
                 self.detach(session, lost)
+                ends[lost.why] += lost.told
+                if ends[lost.why] >= TIMES:
+                    return Said(failure=f"the connection to {self.name} ended {TIMES} times: {lost.why}")
 
     async def _again(self, grace: float | None) -> bool:
         """Whether there is a connection again."""
@@ -158,7 +174,7 @@ class Remote(Peer):
 
 def columns(peers: Mapping[str, Remote]) -> dict[str, np.ndarray]:
     """The traits that all of them tell, as columns in their order; and who is online, where somebody is not."""
-    told = [peer.traits for peer in peers.values()]
+    told = [peer.told for peer in peers.values()]
     names = sorted(set.intersection(*(set(traits) for traits in told))) if told else []
     found = {name: np.array([traits[name] for traits in told]) for name in names}
     online = np.array([peer.online for peer in peers.values()], bool)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duetto.cloud.batcher import Batcher, Overloaded, leading
+from duetto.cloud.pace import Pace
 from duetto.errors import ConfigError, DataError, Error
 from duetto.models import Mlp, Predict
 from duetto.tree import Tree
@@ -443,7 +444,7 @@ def test_what_cannot_be_in_time_is_refused_at_the_door() -> None:
         skill = Twice(gate)
         async with Batcher() as batcher:
             asked = Asked(batcher, skill)
-            batcher._paces[skill] = batcher._pace(_use(skill)).measured(1, 10.0)
+            slow(batcher, skill, (1, 10.0))
             await asked.ask("first", deadline=15.0)  # an idle lane takes it, whatever is expected
             await gate.begun()
             await asked.ask("hurried", deadline=15.0)
@@ -470,7 +471,7 @@ def test_what_can_no_longer_be_in_time_is_not_computed() -> None:
             await gate.begun()
             await asked.ask("a", deadline=10.0)
             await asked.ask("b", "c")
-            batcher._paces[skill] = batcher._pace(_use(skill)).measured(1, 100.0)  # it turns out to be slow
+            slow(batcher, skill, *[(1, 1000.0)] * 20)  # it turns out to be slow
             gate.open()
             results = await asked.results()
             assert "cannot be done in time" in str(results.pop("a"))
@@ -481,26 +482,58 @@ def test_what_can_no_longer_be_in_time_is_not_computed() -> None:
     run(test())
 
 
+def slow(batcher: Batcher, skill: Skill, *measured: tuple[int, float]) -> None:
+    """Let the batcher believe that batches of so many rows took so many seconds."""
+    pace = Pace()
+    for rows, seconds in measured:
+        pace = pace.measured(rows, seconds)
+    batcher._paces[skill] = replace(pace, error=0.0)
+
+
 def test_a_batch_is_no_larger_than_the_first_deadline_in_it_allows() -> None:
     async def test() -> None:
         gate = Gate()
-        skill = Twice(gate)
+        skill = Twice(gate, "all")
         async with Batcher() as batcher:
             asked = Asked(batcher, skill)
-            await asked.ask("first")
+            await asked.ask("first", "bad", sender="bad")  # refused, so nothing is learned of the pace
             await gate.begun()
+            slow(batcher, skill, (1, 30.0), (2, 60.0))
             await asked.ask("a", deadline=100.0)
             await asked.ask("b", "c", "d")
-            pace = batcher._pace(_use(skill))
-            batcher._paces[skill] = pace.measured(1, 30.0).measured(2, 60.0)  # 30 seconds a row
-            gate.go.release()  # "first" was quick, so the pace will be forgotten in part
-            await gate.begun()
-            second = list(gate.batches[1])
             gate.open()
             await asked.results()
-            rows = len(second)
-            assert second[0] == "a"
-            assert rows < 4
+            assert [batch for batch in gate.batches if "a" in batch] == [["a", "b", "c"]]
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("two", "batches"),
+    [
+        (12.0, [["b", "c"], ["d"]]),  # two at once are nearly as quick as one: "a" is in the way
+        (21.0, [["a"], ["b", "c"], ["d"]]),  # two take longer than one after the other: nothing is lost with "a" alone
+    ],
+)
+def test_where_more_wait_than_a_batch_holds_throughput_rules(two: float, batches: list[list[str]]) -> None:
+    async def test() -> None:
+        gate = Gate()
+        skill = Twice(gate, "all")
+        async with Batcher(max_rows=2) as batcher:
+            asked = Asked(batcher, skill)
+            await asked.ask("first", sender="bad")
+            await gate.begun()
+            await asked.ask("a", deadline=11.0)
+            await asked.ask("b", "c", "d")
+            slow(batcher, skill, (1, 10.0), (2, two))
+            gate.go.release()
+            await gate.begun()
+            slow(batcher, skill, (1, 0.0))
+            gate.open()
+            results = await asked.results()
+            assert gate.batches == [["first"], *batches]
+            assert isinstance(results["a"], Overloaded) == (batches[0] == ["b", "c"])
+            assert balanced(batcher)
 
     run(test())
 
@@ -510,7 +543,7 @@ def test_a_skill_that_was_slow_once_is_measured_again() -> None:
         gate = Gate(is_open=True)
         skill = Twice(gate)
         async with Batcher() as batcher:
-            batcher._paces[skill] = batcher._pace(_use(skill)).measured(1, 1000.0)
+            slow(batcher, skill, (1, 1000.0))
             for name in range(60):
                 asked = Asked(batcher, skill)
                 await asked.ask(name, deadline=20.0)

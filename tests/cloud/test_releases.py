@@ -172,6 +172,33 @@ def test_a_stolen_channel_key_signs_for_its_channel_alone(releases: Releases, tm
         seen(releases, root, "stable/digits", tmp_path / "device")
 
 
+@pytest.mark.parametrize("ahead", ["timestamp", "snapshot"])
+def test_devices_that_a_thief_sent_ahead_come_back_with_a_new_key(
+    releases: Releases, tmp_path: Path, ahead: str
+) -> None:
+    """With the timestamp's key: versions so high that all that the service signs is refused as older (fast forward)."""
+    root = releases.root()
+    releases.publish("digits", 1, "stable", b"one")
+    trusted, _, timestamp = releases._state()
+    path, device = releases.folder / "metadata" / "timestamp.json", tmp_path / "device"
+    honest, signed_by = path.read_bytes(), list(trusted.roles["timestamp"].keyids)
+    timestamp.version = 10**6
+    if ahead == "snapshot":
+        timestamp.snapshot_meta.version = 10**6
+    path.write_bytes(releases._bytes("timestamp", timestamp, signed_by, None))
+    if ahead == "snapshot":
+        with pytest.raises(exceptions.DownloadHTTPError):
+            seen(releases, root, "stable/digits", device)
+    else:
+        assert seen(releases, root, "stable/digits", device).custom["version"] == 1
+    path.write_bytes(honest)
+    releases.publish("digits", 2, "stable", b"two")
+    with pytest.raises(exceptions.BadVersionNumberError):
+        seen(releases, root, "stable/digits", device)
+    releases.rotate("timestamp")
+    assert seen(releases, root, "stable/digits", device).custom["version"] == 2
+
+
 def test_root_and_targets_can_be_in_a_safe(releases: Releases, tmp_path: Path) -> None:
     root, safe = releases.root(), tmp_path / "safe"
     safe.mkdir()

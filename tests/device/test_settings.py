@@ -1,6 +1,7 @@
 """What the user of a device has decided."""
 
 import json
+import tempfile
 import tomllib
 from dataclasses import replace
 from datetime import time
@@ -53,8 +54,6 @@ def test_nobody_has_consented_by_default() -> None:
 
 @given(SETTINGS)
 def test_a_file_says_what_was_saved(settings: Settings) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "settings.toml"
         settings.save(path)

@@ -159,7 +159,7 @@ def test_what_was_said_of_rest_in_an_old_session_does_not_count() -> None:
     service = Service(Party(), devices=["ann"], rehearsal=True)
     old, new = (Session(channel, Greeting("cloud"), service.running.answer) for channel in pair())
     service._sessions["ann"] = new
-    service._rest("ann", old, 7.0)
+    service._rests("ann", old, 7.0)
     assert service.rests == {}
-    service._rest("ann", new, math.inf)
+    service._rests("ann", new, math.inf)
     assert service.rests == {"ann": math.inf}

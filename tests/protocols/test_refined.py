@@ -148,7 +148,8 @@ def test_every_row_must_be_sure() -> None:
     sure, unsure = np.array([9.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0])
     assert refined._is_sure({"logits": sure})
     assert refined._is_sure({"logits": np.stack([sure, sure + 1000])})
-    for logits in (np.stack([sure, unsure]), np.full((1, 3), np.nan), np.zeros((1, 0)), np.array(["a"])):
+    bad = np.full((1, 3), np.nan), np.array([[np.inf, 0.0]]), np.zeros((1, 0)), np.array(["a"])
+    for logits in (np.stack([sure, unsure]), *bad):
         assert not refined._is_sure({"logits": logits})
     assert not refined._is_sure({"scores": sure})
     assert not refined._is_sure(sure)
