@@ -382,6 +382,7 @@ def _program(
 
     made = real.program(program, task, settings, users)
     credentials = None if insecure else _site(state).begin(names or ("localhost", "127.0.0.1")).credentials
+    kept = None if memory is None else Kept(memory)
     with real.written(records) as write:
         left = serve(
             made.cloud,
@@ -389,7 +390,8 @@ def _program(
             credentials=credentials,
             devices=made.users,
             wait=wait or len(made.users),
-            keep=None if memory is None else Kept(memory),
+            keep=kept,
+            began=None if kept is None else kept.began,
             stay=False,
             rehearsal=rehearse,
             on_listening=lambda port: console.line(f"listening at {listen.rpartition(':')[0]}:{port}"),

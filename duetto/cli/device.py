@@ -45,6 +45,8 @@ def device(
     leaves: Annotated[
         str | None, typer.Option(help="What may leave: nothing, features, redacted or raw; else settings.toml says.")
     ] = None,
+    deliver_every: Annotated[float, typer.Option(min=0.01, help="Seconds between deliveries of what it keeps.")] = 5.0,
+    update_every: Annotated[float, typer.Option(min=0.01, help="Seconds between looks for a new model.")] = 3600.0,
     insecure: real.Insecure = False,
     program: real.Program = None,
     task: real.Task = "digits",
@@ -67,7 +69,7 @@ def device(
     if program is not None:
         _program(program, task, settings, users, cloud, name, state, insecure, rehearse, records, memory)
         return
-    from duetto.device.agent import Device
+    from duetto.device.agent import Device, Timing
     from duetto.device.settings import Settings
     from duetto.transport import tracing
 
@@ -82,6 +84,7 @@ def device(
         settings=decided,
         insecure=insecure,
         deadline=deadline,
+        timing=Timing(deliver_every, update_every),
     )
     asyncio.run(_answering(made))
 
@@ -185,6 +188,7 @@ def _program(
     if cloud is None:
         raise ConfigError("a program's role without a cloud", "name its address with --cloud")
     made = real.program(program, task, settings, users)
+    kept = None if memory is None else Kept(memory)
     with real.written(records) as write:
         left = connect(
             made.device,
@@ -192,7 +196,8 @@ def _program(
             name=name,
             local=made.local(name),
             credentials=None if insecure else Credentials.load(state),
-            keep=None if memory is None else Kept(memory),
+            keep=kept,
+            began=None if kept is None else kept.began,
             stay=True,
             rehearsal=rehearse,
             on_record=write,

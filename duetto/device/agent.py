@@ -16,10 +16,11 @@ import asyncio
 import json
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -41,7 +42,7 @@ from duetto.errors import ConfigError, DataError, Error
 from duetto.policies import Threshold
 from duetto.policies.artefact import load
 from duetto.protocols.answer import answer, disagreement
-from duetto.protocols.deliver import delivering
+from duetto.protocols.deliver import Delivered, delivering
 from duetto.protocols.probe import Echo
 from duetto.protocols.stages import Finish
 from duetto.transport import tracing
@@ -54,6 +55,7 @@ from duetto.tree import Array
 from duetto.types import Answer, Held, Party, Peer, Seen, Skill
 
 _LOG = logging.getLogger(__name__)
+_STALLED = 30.0  # seconds without a byte of a release, after which the connection is given up
 SURE = 0.9  # the probability from which a device that was given no policy keeps its own answer
 QUESTION: Skill = Finish("large")
 """What a device asks its cloud, unless told otherwise: the large model, from the input or from features."""
@@ -248,8 +250,11 @@ class Device:
             agreed = int(np.argmax(given.own["logits"]) == np.argmax(given.tree["logits"]))
             self._compared.append((slot.version, agreed))
         if slot is not None and slot.state == "trying" and given.own is not None:
-            self.slots.confirm(slot.version)
-            self.slot = self.slots.state().current
+            with self._patient(
+                "confirm its model"
+            ):  # an answer does not fail with the disk; the next one tells as much
+                self.slots.confirm(slot.version)
+                self.slot = self.slots.state().current
         return answered
 
     def correct(self, answered: Answered, label: int) -> Ticket | None:
@@ -305,10 +310,19 @@ class Device:
         compared, self._compared = self._compared, []
         for version in {version for version, _ in compared}:
             said = [agreed for of, agreed in compared if of == version]
-            why = await asyncio.to_thread(self.slots.observe, version, sum(said), len(said), self._rule)
-            if why is not None:
-                _LOG.warning("%s went back from model %s: %s", self.name, version, why)
-                self._take_up()
+            with self._patient("note how its model does"):
+                why = await asyncio.to_thread(self.slots.observe, version, sum(said), len(said), self._rule)
+                if why is not None:
+                    _LOG.warning("%s went back from model %s: %s", self.name, version, why)
+                    self._take_up()
+
+    @contextmanager
+    def _patient(self, what: str) -> Iterator[None]:
+        """A disk that is full or fails is told, and ends nothing."""
+        try:
+            yield
+        except (DataError, OSError) as fault:
+            _LOG.warning("%s could not %s: %s", self.name, what, fault)
 
     async def update(self) -> Slot | None:
         """Look for a new model now, fetch and test it, and switch to it.
@@ -327,9 +341,13 @@ class Device:
         def told(here: int, whole: int) -> None:
             self.progress = here, whole
 
-        with ThreadPoolExecutor(1, "duetto-update") as thread:
+        thread = ThreadPoolExecutor(1, "duetto-update")
+        try:
             slot = await loop.run_in_executor(thread, updater.update, told)
-        self.progress = None
+        finally:  # the thread may be waiting for this loop, which therefore must not wait for it
+            source.stop()
+            thread.shutdown(wait=False)
+            self.progress = None
         if slot is not None:
             self._take_up()
         return slot
@@ -352,8 +370,9 @@ class Device:
 
     async def deliver(self, turn: int = 0) -> int:
         """Deliver what the outbox holds, as far as the cloud takes it; how many entries that were."""
-        key = ("deliver", self.name, self._session, turn)
-        done = await delivering(self.outbox, self._connection.cloud, key=key, deadline=max(10.0, self._deadline))
+        key, cloud, done = ("deliver", self.name, self._session, turn), self._connection.cloud, Delivered()
+        with self._patient("deliver"):  # what the cloud has and the disk does not let go is recognised later
+            done = await delivering(self.outbox, cloud, key=key, deadline=max(10.0, self._deadline))
         if done.failure is not None:
             _LOG.info("%s could not deliver: %s", self.name, done.failure)
         return done.entries
@@ -375,15 +394,15 @@ class Device:
             if self.connected and self._credentials is not None and self._credentials.due():
                 try:
                     await self.renew()
-                except Lost as lost:
-                    _LOG.error("%s could not renew its certificate: %s", self.name, lost.why)
+                except (Lost, OSError) as fault:
+                    _LOG.error("%s could not renew its certificate: %s", self.name, fault)
             listens = self.connected and (self.state / "root.json").exists()
             if listens and allowed(self.settings, self.situation(), "update") is None:
                 try:
                     await self.update()
                 except Refused as fault:
                     _LOG.error("%s: %s", self.name, fault)
-                except Error as fault:
+                except (Error, OSError) as fault:
                     _LOG.info("%s: %s", self.name, fault)
             await asyncio.sleep(self._timing.update if self.connected else min(1.0, self._timing.update))
 
@@ -393,6 +412,14 @@ class _Fetched:
 
     def __init__(self, client: Client, loop: asyncio.AbstractEventLoop) -> None:
         self._client, self._loop = client, loop
+        self._coming: Future[bytes | None] | None = None
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Nothing more is fetched, and who waits for a piece is told."""
+        self._stopped.set()
+        if self._coming is not None:
+            self._coming.cancel()
 
     def fetch(self, path: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes of a file; see :class:`duetto.device.sources.Source`."""
@@ -402,10 +429,18 @@ class _Fetched:
             return await anext(pieces, None)
 
         while True:
+            if self._stopped.is_set():
+                raise ConnectionError("the device ends")
+            self._coming = asyncio.run_coroutine_threadsafe(following(), self._loop)
+            if self._stopped.is_set():
+                self._coming.cancel()
             try:
-                piece = asyncio.run_coroutine_threadsafe(following(), self._loop).result()
+                piece = self._coming.result(_STALLED)
             except Lost as lost:
                 raise (FileNotFoundError if lost.final else ConnectionError)(lost.why) from lost
+            except (CancelledError, TimeoutError) as fault:
+                self._coming.cancel()
+                raise ConnectionError(f"nothing came for {_STALLED:g} s, or the device ends") from fault
             if piece is None:
                 return
             yield piece

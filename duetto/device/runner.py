@@ -50,6 +50,7 @@ class Connection:
         running: what answers the cloud.
         limits: what is taken from the cloud.
         base, most: seconds of the shortest and the longest pause.
+        steady: whether every ask waits until there is a connection (a rehearsal).
 
     Attributes:
         dial: opens a channel; set before :meth:`keep`.
@@ -62,6 +63,7 @@ class Connection:
     limits: Limits = Limits()
     base: float = BASE_SECONDS
     most: float = MOST_SECONDS
+    steady: bool = False
     on_now: Callable[[float], None] | None = None
     on_asked: Callable[[], None] = lambda: None
     dial: Callable[[], Awaitable[Channel]] = field(init=False)
@@ -71,7 +73,12 @@ class Connection:
 
     def __post_init__(self) -> None:
         self.cloud = Remote(
-            CLOUD, device=True, patient=True, limit=self.limits.body_bytes, traceparent=tracing.traceparent
+            CLOUD,
+            device=True,
+            patient=True,
+            steady=self.steady,
+            limit=self.limits.body_bytes,
+            traceparent=tracing.traceparent,
         )
         self._answering: Serve = tracing.answering(self.running.answer)
 
@@ -158,14 +165,14 @@ def connect(
         records.append(record)
         on_record(record)
 
-    connection = Connection(Greeting(name, traits or {}), running, limits)
-    reported = [math.nan]  # until when this device has said that it rests
+    connection = Connection(Greeting(name, traits or {}), running, limits, steady=rehearsal)
+    reported: list[Any] = [None, math.nan]  # in which session this device has said that it rests, and until when
 
     def idle(until: float) -> bool:
         session = connection.session
-        if session is None or running.busy or connection.cloud.pending or until == reported[0]:
+        if session is None or running.busy or connection.cloud.pending or [session, until] == reported:
             return False
-        reported[0] = until
+        reported[:] = session, until
         session.rest(until)
         return True
 
@@ -178,7 +185,7 @@ def connect(
 
     def asked() -> None:
         """What was said of rest holds no longer."""
-        reported[0] = math.nan
+        reported[0] = None
 
     if rehearsal:
         connection.on_now, connection.on_asked = now, asked

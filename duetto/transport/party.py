@@ -197,7 +197,8 @@ class Running:
     # --------------------------------------------------------------------------------------------------- roles
 
     async def play(self, known: Mapping[str, Any], log: Callable[[Record], None]) -> None:
-        """Run all roles to their ends; after each record the memory is kept."""
+        """Run all roles to their ends; after each record the memory is kept. A role that a kill interrupts may log a
+        record again when it is resumed."""
         known = {"me": self.me, "local": self.local, **known}
         await asyncio.gather(*(self._play(role, known, log) for role in self.party.roles))
 
@@ -210,8 +211,8 @@ class Running:
             )
         records: AsyncIterator[Record] = role(**{word: known[word] for word in wanted if word in known})
         async for record in records:
+            log(record.at(asyncio.get_running_loop().time(), self.name))  # first: a kill between both loses none
             self.save()
-            log(record.at(asyncio.get_running_loop().time(), self.name))
 
 
 class _Own(Peer):
