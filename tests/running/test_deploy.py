@@ -110,6 +110,7 @@ def ports() -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(os.name == "nt" or not shutil.which("curl"), reason="what is typed is for bash, and uses curl")
 def test_the_pages_are_right(tmp_path: Path) -> None:
     lines = list(scripts("deploy.md"))
