@@ -28,9 +28,7 @@ from duetto.types import Action, Held, Outcomes, Seen
 def lessons(logits: np.ndarray, target: np.ndarray, corrected: bool, which: np.ndarray) -> Taught:
     """Some rows as lessons."""
     n = int(np.count_nonzero(which)) if which.dtype == bool else len(which)
-    return Taught(
-        np.zeros((n, 0)), logits[which], target[which], np.full(n, corrected), np.zeros(n, np.int64)
-    )
+    return Taught(np.zeros((n, 0)), logits[which], target[which], np.full(n, corrected), np.zeros(n, np.int64))
 
 
 def scored(head: Head | None, logits: np.ndarray, y: np.ndarray, tested: bool) -> np.ndarray:

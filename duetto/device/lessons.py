@@ -134,7 +134,9 @@ class Lessons:
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=10.0)) as file:
                 # A power cut may cost the last lessons, and never the file: nobody was promised them.
-                file.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;{_TABLE}")
+                file.executescript(
+                    f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;{_TABLE}"
+                )
                 with file:
                     yield file
         except sqlite3.Error as fault:

@@ -6,16 +6,17 @@ where it is full. It is held to the identity, which is "nothing learned", by the
 
 Whether it helps is measured on what it was not fitted on: lessons are gone through in the order in which they came, and
 each block is answered by the head that was fitted on all before it (progressive validation, Blum, Kalai & Langford
-1999). It is used only while the answers that it changed were shown to be better: of those that only one of the two had
-right, the head's are so many that with probability ``error`` at most a coin would bring as many (exact sign test).
+1999). It is used only while it is not worse: of the answers that only one of the two had right, the model's alone are
+not so many that a coin brings as many with probability ``error`` at most (exact sign test). At an error of a half that
+is: as soon as it has lost more than it has won, it goes.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ import numpy as np
 from duetto import tree as trees
 from duetto.device.artefact import Artefact
 from duetto.device.lessons import Taught
-from duetto.errors import ConfigError, DataError, WireError
+from duetto.errors import ConfigError, WireError
 from duetto.transport.files import put
 from duetto.tree import Tree
 from duetto.types import Key, Local, Skill, Work
@@ -53,8 +54,8 @@ class Fitting:
     pull: float = 20.0
     trust: float = 1.0
     block: int = 10
-    least: int = 20
-    error: float = 0.2
+    least: int = 10
+    error: float = 0.5
 
     def __post_init__(self) -> None:
         if self.form not in ("bias", "vector", "matrix"):
@@ -72,7 +73,7 @@ class Head:
         weight, bias: A ``[classes, classes]`` and b ``[classes]``, float64.
         lessons: it was fitted on.
         wins, losses: how often, on lessons that were still to come, it alone was right, and the model alone.
-        used: whether that is enough.
+        used: whether that is not worse.
     """
 
     model: int
@@ -158,7 +159,8 @@ def fit(logits: np.ndarray, target: np.ndarray, counts: np.ndarray, fitting: Fit
     n, classes = h.shape
     scale = math.sqrt(float((counts @ (h * h)).sum() / max(counts.sum() * classes, 1e-12))) or 1.0
     inputs = h / scale
-    mask = {"bias": 0.0, "vector": np.eye(classes), "matrix": 1.0}[fitting.form] * np.ones((classes, classes))
+    mask = np.full((classes, classes), float(fitting.form == "matrix"))
+    np.fill_diagonal(mask, float(fitting.form != "bias"))
     # The curvature of a row's loss is at most a half of its inputs' square (Boehning 1992).
     rows = np.concatenate([inputs, np.ones((n, 1))], 1)
     bound = 0.5 * float(np.linalg.eigvalsh((rows * counts[:, None]).T @ rows)[-1]) + fitting.pull
@@ -199,12 +201,12 @@ def learned(taught: Taught, fitting: Fitting, version: int) -> Head | None:
         mine = applied(taught.logits[new], *head).argmax(1) == right
         wins, losses = wins + float((mine & ~own).sum()), losses + float((own & ~mine).sum())
     weight, bias = fit(taught.logits, taught.target, counts, fitting)
-    return Head(version, weight, bias, n, wins, losses, better(wins, losses, fitting.error))
+    return Head(version, weight, bias, n, wins, losses, not beaten(wins, losses, fitting.error))
 
 
-def better(wins: float, losses: float, error: float) -> bool:
-    """Whether a fair coin brings so many wins with probability ``error`` at most."""
-    n, least = round(wins + losses), round(wins)
+def beaten(wins: float, losses: float, error: float) -> bool:
+    """Whether a fair coin brings so many losses with probability ``error`` at most."""
+    n, least = round(wins + losses), round(losses)
     return n > 0 and sum(math.comb(n, k) for k in range(least, n + 1)) / 2**n <= error
 
 

@@ -86,7 +86,9 @@ def heard(about: Any) -> Held[Any]:
         state = trees.decode(b64decode(about["state"], validate=True))
         return Held(_policy(parts.built(about["policy"], _find)), state)
     except (TypeError, ValueError, KeyError, ConfigError, WireError) as fault:
-        raise DataError(f"no policy that this version can read ({fault})", "publish it with the same version") from fault
+        raise DataError(
+            f"no policy that this version can read ({fault})", "publish it with the same version"
+        ) from fault
 
 
 def _policy(part: Any) -> Policy[Any]:
