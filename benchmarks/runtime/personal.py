@@ -1,11 +1,11 @@
 """Whether a personal head helps real users: ``python benchmarks/runtime/personal.py [TASK ...] [--seeds 0 1 2]``.
 
-Every device user's stream teaches a head of their own, and the user's held part scores it; the same users without a head
-are the baseline. ``cloud, all``: the large model answers every input of the stream. ``cloud, asked``: only those that a
-threshold policy asks about, which a device would. ``user``: the user says what each is. ``user, worse half``: only those
-that the small model had wrong, and as many that it had right. Each once with the head wherever it could be fitted
-("always"), and once only where its test lets it ("tested"). The columns: accuracy on held inputs, the mean over users
-with 95 % intervals over users, and the worst tenth of them.
+Every device user's stream teaches a head of their own, and the user's held part scores it; the same users without a
+head are the baseline. ``cloud, all``: the large model answers every input of the stream. ``cloud, asked``: only those
+that a threshold policy asks about, which a device would. ``user``: the user says what each is. ``user, worse half``:
+only those that the small model had wrong, and as many that it had right. Each once with the head wherever it could be
+fitted ("always"), and once only where its test lets it ("tested"). The columns: accuracy on held inputs, the mean over
+users with 95 % intervals over users, and the worst tenth of them.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from duetto.cli import console, real, running
+from duetto.cli import console, real, running, teach
 from duetto.errors import ConfigError
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app = typer.Typer(
         ("duetto cloud devices", "who has come"),
         ("duetto cloud revoke phone-1 --why stolen", "and who may not any longer"),
         ("duetto cloud publish small.onnx --version 2", "sign a model, and offer it to devices"),
+        ("duetto cloud --large digits.large --teach digits.small", "and teach the small one from what devices tell"),
+        ("duetto cloud models", "what it has learned, and who has it"),
         (
             "duetto cloud --program closed-loop --users 8 --rehearse --insecure --listen 127.0.0.1:7700",
             "the cloud's role of a program, with eight `duetto device`",
@@ -49,6 +51,14 @@ def cloud(
     blobs: Annotated[
         str | None, typer.Option(help="Such as s3://bucket; else the folder's.", envvar="DUETTO_BLOBS")
     ] = None,
+    small: teach.Small = None,
+    params: teach.Params = None,
+    model: teach.Named = "small",
+    every: teach.Every = 60.0,
+    share: teach.Share = 0.1,
+    rule: teach.Rule = None,
+    lesson: teach.Lesson = None,
+    together: teach.Together = None,
     insecure: real.Insecure = False,
     program: real.Program = None,
     task: real.Task = "digits",
@@ -78,7 +88,10 @@ def cloud(
     if large is None:
         raise ConfigError("a cloud without a large model", "name one with --large, or a --program")
     site = _site(state, database, blobs).begin(name or ("localhost", "127.0.0.1"))
-    made = App(site, _model(large), listen, enrol or None, insecure)
+    answers, beside = _model(large), []
+    if small is not None:
+        beside.append(teach.teaching(site, answers, small, params, model, every, share, rule, lesson, together))
+    made = App(site, answers, listen, enrol or None, insecure, more=beside)
 
     def listening(port: int, enrolling: int) -> None:
         where = f"enrolment at port {enrolling}, " if enrolling else ""
@@ -182,6 +195,9 @@ def refresh(state: State = HOME) -> None:
     """Sign anew what would soon be out of date."""
     done = _site(state).begin().releases.refresh()
     console.line(f"signed anew: {', '.join(done) or 'nothing needed it'}")
+
+
+teach.register(app)
 
 
 def _site(state: Path, database: str | None = None, blobs: str | None = None) -> Any:

@@ -44,6 +44,15 @@ def device(
     leaves: Annotated[
         str | None, typer.Option(help="What may leave: nothing, features, redacted or raw; else settings.toml says.")
     ] = None,
+    personal: Annotated[
+        bool, typer.Option("--personal", help="Fit a head of this user's own while idle; it never leaves the device.")
+    ] = False,
+    learning: Annotated[
+        bool, typer.Option("--learning", help="Train with others when the cloud asks; needs the extra train.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option("--update-every", min=0.01, help="Seconds between two looks for a new model.")
+    ] = 3600.0,
     insecure: real.Insecure = False,
     program: real.Program = None,
     task: real.Task = "digits",
@@ -66,7 +75,7 @@ def device(
     if program is not None:
         _program(program, task, settings, users, cloud, name, state, insecure, rehearse, records, memory)
         return
-    from duetto.device.agent import Device
+    from duetto.device.agent import Device, Timing
     from duetto.device.settings import Settings
 
     decided = None if leaves is None else Settings(leaves)  # type: ignore[arg-type]  # checked there
@@ -79,8 +88,22 @@ def device(
         settings=decided,
         insecure=insecure,
         deadline=deadline,
+        timing=Timing(update=every),
+        personal=personal,
+        learning=learning,
     )
     asyncio.run(_answering(made))
+
+
+@app.command(epilog=console.examples(("duetto device forget", "what it has learned about its user")))
+def forget(state: State = HOME) -> None:
+    """Delete what this device has learned about its user; the service must not run."""
+    from duetto.device.lessons import Lessons
+
+    Lessons(state / "lessons.db").forget()
+    for name in ("head.tree", "learning.tree"):
+        (state / name).unlink(missing_ok=True)
+    console.line(f"{state} remembers nothing of what it was taught")
 
 
 @app.command(

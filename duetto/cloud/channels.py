@@ -1,8 +1,8 @@
 """The registry's channels as signed releases: what a channel points to is what its devices are offered.
 
 A move in the registry and its release are two steps, and a process may die between them. So the release is made from
-the history: whoever calls :func:`offered`, as often as they like, brings the releases to where the channels point, and a
-release tells which move it was made from. Its number only grows, also where a channel goes back: the old artefact is
+the history: whoever calls :func:`offered`, as often as they like, brings the releases to where the channels point, and
+a release tells which move it was made from. Its number only grows, also where a channel goes back: the old artefact is
 offered again under a higher one.
 """
 

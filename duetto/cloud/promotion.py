@@ -1,14 +1,14 @@
 """Whether a model that a few devices try goes to all, by what their records say beside those of the others.
 
-Three shares must not fall by more than their margins: of the cloud's answers, those that the small model had agreed with;
-of all answers, those that the cloud was not asked for; and those at which the small model did not fail. Where one is shown
-to have fallen further, the model goes back; where all are shown not to have, it goes to everybody; else more is waited
-for. The tests are those of :mod:`duetto.evaluation.shares`, between devices. They are made at fixed numbers of answers,
-and each look has its share of the error (Bonferroni), so that looking early costs power and not honesty. A verdict
-depends on the records alone, in the order in which they came: whoever computes it again finds the same.
+Three shares must not fall by more than their margins: of the cloud's answers, those that the small model had agreed
+with; of all answers, those that the cloud was not asked for; and those at which the small model did not fail. Where one
+is shown to have fallen further, the model goes back; where all are shown not to have, it goes to everybody; else more
+is waited for. The tests are those of :mod:`duetto.evaluation.shares`, between devices. They are made at fixed numbers
+of answers, and each look has its share of the error (Bonferroni), so that looking early costs power and not honesty. A
+verdict depends on the records alone, in the order in which they came: whoever computes it again finds the same.
 
-The cloud is asked what the policy chooses to ask. A model whose policy asks for harder inputs agrees less often on them;
-it then goes back although it is no worse, rather than the other way round.
+The cloud is asked what the policy chooses to ask. A model whose policy asks for harder inputs agrees less often on
+them; it then goes back although it is no worse, rather than the other way round.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Promotion:
         margin: by which agreement may fall, between 0 and 1.
         asking: by which the share may fall that needs no cloud.
         failing: by which the share may fall at which the small model answers at all.
-        confidence: that a model which is worse by its margin is not promoted, and one that is no worse does not go back.
-        looks: how often it is tested, at equal distances.
+        confidence: that a model which is worse by its margin is not promoted, and one that is no worse does not go
+        back. looks: how often it is tested, at equal distances.
         devices: that must have been heard on either side; one counts for its share of the window at most.
         patience: seconds after which a model goes back that too few have tried.
 

@@ -1,7 +1,9 @@
-"""A device that learns with others: it offers its cloud to train on what it was taught, while its user's settings allow.
+"""A device that learns with others: it offers its cloud to train on what it was taught, while its user's settings
+allow.
 
-Needs the extra ``train``, and is the only file of a device that does. What leaves the device is what the algorithm sends,
-an update of the parameters; the lessons stay. A round that asks at another time hears why not, and goes on without it.
+Needs the extra ``train``, and is the only file of a device that does. What leaves the device is what the algorithm
+sends, an update of the parameters; the lessons stay. A round that asks at another time hears why not, and goes on
+without it.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ def offers() -> tuple[type[Skill], ...]:
 class Learning(Running):
     """What a cloud can ask of a device that learns: to train, and to echo.
 
-    A client trains on :class:`~duetto.types.Rows`: the inputs of the lessons, and as labels what the user said, else what
-    the cloud did.
+    A client trains on :class:`~duetto.types.Rows`: the inputs of the lessons, and as labels what the user said, else
+    what the cloud did.
 
     Args:
         name: of the device.

@@ -1,7 +1,7 @@
 """What a device was told about its own answers: by the cloud, which it asked, and by its user, who corrected it.
 
-One small SQLite file in the device's folder, bounded, the oldest gone first. It never leaves the device; settings decide
-about what does (:mod:`duetto.device.settings`), and :meth:`Lessons.forget` leaves nothing of it.
+One small SQLite file in the device's folder, bounded, the oldest gone first. It never leaves the device; settings
+decide about what does (:mod:`duetto.device.settings`), and :meth:`Lessons.forget` leaves nothing of it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A model that fits its user, without torch: a small head on the small model's logits, fitted while the device is idle.
 
-The head adds a linear function of the log-probabilities ``h [classes]`` to them, ``h + A h + b``: vector scaling (Guo et
-al., "On Calibration of Modern Neural Networks", 2017) where A is diagonal, multinomial logistic stacking (Wolpert 1992)
-where it is full. It is held to the identity, which is "nothing learned", by the squares of A and b; the loss is convex.
+The head adds a linear function of the log-probabilities ``h [classes]`` to them, ``h + A h + b``: vector scaling (Guo
+et al., "On Calibration of Modern Neural Networks", 2017) where A is diagonal, multinomial logistic stacking (Wolpert
+1992) where it is full. It is held to the identity, which is "nothing learned", by the squares of A and b; the loss is
+convex.
 
 Whether it helps is measured on what it was not fitted on: lessons are gone through in the order in which they came, and
 each block is answered by the head that was fitted on all before it (progressive validation, Blum, Kalai & Langford
@@ -51,8 +52,8 @@ class Fitting:
     """
 
     form: Literal["bias", "vector", "matrix"] = "matrix"
-    pull: float = 20.0
-    trust: float = 1.0
+    pull: float = 2.0
+    trust: float = 0.5
     block: int = 10
     least: int = 10
     error: float = 0.5
