@@ -360,6 +360,7 @@ class Teacher:
         trained, held = parted(new, before, lesson.held, lesson.most)
         if not len(trained) or not len(held):
             return None
+        _LOG.info("%s: a lesson of %d inputs, arrivals %d to %d", self.model, len(trained), after + 1, upto)
         key = (lesson.seed, self.model, "lesson", after, upto)
         client = lesson.client or usual(self.net)
         params = trees.decode(self.site.registry.blobs.get(stable.artefacts[PARAMS].digest))
