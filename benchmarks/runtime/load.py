@@ -72,7 +72,22 @@ async def connected(address: str, name: str, credentials: Credentials | None) ->
     return client, remote
 
 
-async def measured(address: str, folder: str | None, devices: int, rate: float, seconds: float, nbytes: int) -> None:
+def resident(process: int) -> float:
+    """Megabytes of a process in memory."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+async def watched(process: int, seconds: float) -> None:
+    """Print the cloud's memory ten times."""
+    for step in range(11):
+        print(f"cloud after {step * seconds / 10:.0f} s: {resident(process):.1f} MB", flush=True)
+        await asyncio.sleep(seconds / 10)
+
+
+async def measured(
+    address: str, folder: str | None, devices: int, rate: float, seconds: float, nbytes: int, process: int
+) -> None:
     """Connect, ask, print."""
     own: list[Credentials | None] = [None] * devices
     if folder is not None:
@@ -99,6 +114,7 @@ async def measured(address: str, folder: str | None, devices: int, rate: float, 
             failures[reply.failure] = failures.get(reply.failure, 0) + 1
         late.append(time.perf_counter() - due)
 
+    watch = asyncio.ensure_future(watched(process, seconds))
     begin, i, due = time.perf_counter(), 0, 0.0
     while due < seconds:
         due += draw.exponential(1 / rate)
@@ -109,6 +125,7 @@ async def measured(address: str, folder: str | None, devices: int, rate: float, 
         task.add_done_callback(tasks.discard)
         i += 1
     await asyncio.gather(*tasks)
+    watch.cancel()
     took = time.perf_counter() - begin
     p50, p99, worst = np.quantile(late, [0.5, 0.99, 1.0]) * 1000
     kind = "TLS" if folder else "plain"
@@ -145,10 +162,9 @@ def main() -> None:
         process.start()
         ready.wait(60)
         try:
-            asyncio.run(measured(address, folder, asked.devices, asked.rate, asked.seconds, asked.bytes))
-            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-                if line.startswith(("VmRSS", "VmHWM")):
-                    print(f"cloud {line}")
+            asked_for = (asked.devices, asked.rate, asked.seconds, asked.bytes)
+            asyncio.run(measured(address, folder, *asked_for, process.pid or 0))
+            print(f"cloud in the end: {resident(process.pid):.1f} MB")
         except Lost as lost:
             print(f"lost: {lost.why}")
         finally:

@@ -36,8 +36,14 @@ def cloud(
     ctx: typer.Context,
     large: Annotated[
         str | None,
-        typer.Option(help="The large model: an ONNX file, a network of the zoo, TASK.large, or MODULE:NAME."),
+        typer.Option(
+            help="The large model: an ONNX file, a network of the zoo, TASK.large, MODULE:NAME, or an engine "
+            "elsewhere: oip+URL#MODEL (Open Inference Protocol), openai+URL#MODEL."
+        ),
     ] = None,
+    key_variable: Annotated[
+        str, typer.Option(help="The environment variable with the key for an engine elsewhere.")
+    ] = "",
     state: State = HOME,
     listen: Annotated[str, typer.Option(help="Where devices connect.")] = "0.0.0.0:8443",
     enrol: Annotated[str, typer.Option(help="Where devices enrol; empty for nowhere.")] = "0.0.0.0:8444",
@@ -88,7 +94,7 @@ def cloud(
     if large is None:
         raise ConfigError("a cloud without a large model", "name one with --large, or a --program")
     site = _site(state, database, blobs).begin(name or ("localhost", "127.0.0.1"))
-    answers, beside = _model(large), []
+    answers, beside = _model(large, key_variable), []
     if small is not None:
         beside.append(teach.teaching(site, answers, small, params, model, every, share, rule, lesson, together))
     made = App(site, answers, listen, enrol or None, insecure, more=beside)
@@ -190,11 +196,28 @@ def publish(
     console.line(f"{name} {made.version} is offered to {channel}: {made.length:,} bytes, {made.sha256[:12]}")
 
 
-@app.command(epilog=console.examples(("duetto cloud refresh", "each day, by cron: the time stamp holds two days")))
+@app.command(epilog=console.examples(("duetto cloud rotate canary", "after its key may have been seen")))
+def rotate(
+    role: Annotated[str, typer.Argument(help="root, targets, snapshot, timestamp, or a channel.")],
+    state: State = HOME,
+) -> None:
+    """Give a role of the releases a new key; devices follow by themselves."""
+    _site(state).begin().releases.rotate(role)
+    console.line(f"{role} has a new key")
+
+
+@app.command(epilog=console.examples(("duetto cloud resign", "once a year, with the keys of root and targets here")))
+def resign(state: State = HOME) -> None:
+    """Sign root and targets of the releases anew, before their time is over."""
+    _site(state).begin().releases.resign()
+    console.line("root and targets are signed anew")
+
+
+@app.command(epilog=console.examples(("duetto cloud refresh", "where no service runs: the time stamp holds two days")))
 def refresh(state: State = HOME) -> None:
-    """Sign anew what would soon be out of date."""
-    done = _site(state).begin().releases.refresh()
-    console.line(f"signed anew: {', '.join(done) or 'nothing needed it'}")
+    """Sign anew what would soon be out of date; a running service does so by itself."""
+    wanting = _site(state).begin().releases.refresh()
+    console.line("signed anew" + (f"; {', '.join(wanting)} need keys that are elsewhere" if wanting else ""))
 
 
 teach.register(app)
@@ -206,7 +229,12 @@ def _site(state: Path, database: str | None = None, blobs: str | None = None) ->
     return Site(state, database, blobs)
 
 
-def _model(text: str) -> Any:
+def _model(text: str, variable: str) -> Any:
+    from duetto.cloud.elsewhere import elsewhere
+
+    engine = elsewhere(text, variable)
+    if engine is not None:
+        return engine
     if text.endswith(".onnx"):
         from duetto.cloud.onnx import Whole
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from duetto.cloud.batcher import Batcher
 from duetto.cloud.service import Left, Service, serve
 from duetto.cloud.site import Site
-from duetto.errors import ConfigError
+from duetto.errors import ConfigError, Error
 from duetto.protocols.deliver import Deliver
 from duetto.protocols.probe import Echo
 from duetto.protocols.stages import Finish
@@ -20,7 +21,9 @@ from duetto.transport.grpc import Calls, Server
 from duetto.transport.identity import fingerprint, name_of
 from duetto.types import Local, Party
 
+_LOG = logging.getLogger(__name__)
 _PIECE = 256 << 10
+_REFRESH_SECONDS = 6 * 3600.0  # of the two days that a time stamp holds
 LARGE = "large"
 
 
@@ -76,7 +79,7 @@ class App:
                     )
                     ports[1] = await server.start()
                     stack.push_async_callback(server.stop)
-                for each in self.more:
+                for each in (self._fresh, *self.more):
                     await stack.enter_async_context(each(service))
                 yield
 
@@ -88,7 +91,7 @@ class App:
             limits=self.limits,
             uses=batcher,
             beside=beside,
-            calls=Calls(fetch=self._fetch),
+            calls=Calls(fetch=self._fetch, enrol=None if self.insecure else self._renew),
             on_listening=lambda port: on_listening(port, ports[1]),
         )
 
@@ -101,10 +104,37 @@ class App:
         self.site.enrolment.seen(key)
         return name
 
-    async def _enrol(self, token: str, request: bytes) -> tuple[bytes, bytes, bytes]:
-        enrolment, site = self.site.enrolment, self.site
-        certificate = await asyncio.to_thread(enrolment.enrol, token, request)
-        return certificate, site.authority.certificate, site.releases.root()
+    async def _enrol(self, token: str, request: bytes, shown: bytes | None) -> tuple[bytes, bytes, bytes]:
+        return await self._signed(self.site.enrolment.enrol, token, request)
+
+    async def _renew(self, token: str, request: bytes, shown: bytes | None) -> tuple[bytes, bytes, bytes]:
+        return await self._signed(self.site.enrolment.renew, self._admitted(shown), request)
+
+    async def _signed(
+        self, sign: Callable[[str, bytes], bytes], said: str, request: bytes
+    ) -> tuple[bytes, bytes, bytes]:
+        certificate = await asyncio.to_thread(sign, said, request)
+        return certificate, self.site.authority.certificate, self.site.releases.root()
+
+    @asynccontextmanager
+    async def _fresh(self, service: Service) -> AsyncIterator[None]:
+        """Sign the releases anew, now and then."""
+
+        async def refreshing() -> None:
+            while True:
+                try:
+                    wanting = await asyncio.to_thread(self.site.releases.refresh)
+                    if wanting:
+                        _LOG.warning("releases: the time of %s is running out; sign with their keys", wanting)
+                except Error as fault:
+                    _LOG.error("releases: %s", fault)
+                await asyncio.sleep(_REFRESH_SECONDS)
+
+        task = asyncio.ensure_future(refreshing())
+        try:
+            yield
+        finally:
+            task.cancel()
 
     async def _fetch(self, path: str, start: int, length: int) -> AsyncIterator[bytes]:
         found = self.site.file(path)

@@ -29,6 +29,7 @@ from duetto.types import Group, Party, Peer, Record, Role
 
 CLOUD = "cloud"
 OVER = "the program is over"
+WATCH_SECONDS = 2.0  # after which a revoked device is let go of
 
 Admit = Callable[[bytes | None], str]
 """From the certificate (PEM) that TLS believes to the device's name; raises an Error where it is not admitted."""
@@ -162,6 +163,7 @@ class Service:
         self.rests: dict[str, float] = {}
         self.fleet = Fleet(devices, limit=limits.body_bytes, told=self._stir)
         self._sessions: dict[str, Session] = {}
+        self._certificates: dict[str, bytes | None] = {}
         self.over = False
 
     async def accept(self, channel: Channel, certificate: bytes | None) -> None:
@@ -181,19 +183,23 @@ class Service:
             await channel.close()
             return
         before = self._sessions.get(name)
-        if before is not None:  # it has come back before we knew that it was gone
-            await before.end("this device has connected again")
-        self._sessions[name] = session
+        self._sessions[name], self._certificates[name] = session, certificate  # before anything is waited for
         device = self.fleet.member(name)
         self._stir(name)
         if self._rehearsal:
-            session.on_rest = lambda until: self.rests.__setitem__(name, until)
+            session.on_rest = lambda until: self._rests(name, session, until)
         device.attach(session)
         self.fleet.came()
-        ended = await session.run()
-        if self._sessions.get(name) is session:
-            del self._sessions[name]
-        device.detach(session, Lost(ended.why))  # a device that goes may come back
+        ended = Lost("the connection was closed")
+        try:
+            if before is not None:  # it has come back before we knew that it was gone
+                await before.end("this device has connected again")
+            ended = await session.run()
+        finally:  # gRPC cancels this where the device has gone
+            if self._sessions.get(name) is session:
+                del self._sessions[name]
+                self._stir(name)
+            device.detach(session, Lost(ended.why, told=ended.told))  # a device that goes may come back
 
     async def once(self, data: bytes, certificate: bytes | None) -> bytes:
         """Answer one ask, without a stream.
@@ -215,8 +221,10 @@ class Service:
         key = vocabulary.key_of(asked.ask.key)
         question = Question(asked.ask.part, asked.ask.description, key, asked.body, seconds, asked.ask.traceparent)
         said = await self._answer(name, question)
+        if len(said.body) > envelopes.PIECE:
+            said = Said(failure=f"an answer of {len(said.body):,} bytes: ask for it over a stream")
         reply = wire.Reply(version=said.version, failure=said.failure, metrics=dict(said.metrics))
-        return b"".join(envelopes.pieces(wire.Envelope(id=asked.id, reply=reply), said.body[: envelopes.PIECE]))
+        return b"".join(envelopes.pieces(wire.Envelope(id=asked.id, reply=reply), said.body))
 
     def admitted(self, certificate: bytes | None, said: str = "") -> str:
         """The device's name; ``said`` is what it calls itself.
@@ -231,16 +239,24 @@ class Service:
             raise ConfigError(f"no device called {name} is expected", "name it when the cloud is started")
         return name
 
-    async def revoke(self, name: str, why: str) -> None:
-        """Let go of a device that may not come any longer."""
-        session = self._sessions.get(name)
-        if session is not None:
-            await session.end(why, final=True)
+    async def watch(self, seconds: float = WATCH_SECONDS) -> None:
+        """Let go of devices that may not come any longer, whichever process said so."""
+        while True:
+            await asyncio.sleep(seconds)
+            for name, session in list(self._sessions.items()):
+                try:
+                    self.admitted(self._certificates[name], name)
+                except Error as fault:
+                    await session.end(str(fault), final=True)
 
     async def end(self, why: str = OVER) -> None:
         """Tell everybody that it is over."""
         self.over = True
         await asyncio.gather(*(session.end(why, final=True) for session in self._sessions.values()))
+
+    def _rests(self, name: str, session: Session, until: float) -> None:
+        if self._sessions.get(name) is session:
+            self.rests[name] = until
 
     def _stir(self, name: str) -> None:
         """What a device said of its rest holds no longer."""
@@ -342,6 +358,7 @@ def serve(
         stop = asyncio.ensure_future(stopped.wait())
         roles = asyncio.ensure_future(_roles(service, max(wait, len(devices) if rehearsal else 0), log))
         end = asyncio.ensure_future(finished.wait())
+        watch = None if admit is None or rehearsal else asyncio.ensure_future(service.watch())
         try:
             waiting = {stop, roles} if not rehearsal else {stop, roles, end}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -358,9 +375,10 @@ def serve(
                 await service.end()
                 await asyncio.sleep(0)
         finally:
-            for task in (stop, roles, end):
+            tasks = [each for each in (stop, roles, end, watch) if each is not None]
+            for task in tasks:
                 task.cancel()
-            for task in (stop, roles, end):
+            for task in tasks:
                 with suppress(asyncio.CancelledError, Exception):
                     await task
             await server.stop()

@@ -127,7 +127,11 @@ class RandomK(Codec[Tree]):
         seed = int(rng((*key, "random-k")).integers(2**62))
         at = _drawn(seed, leaf.size, _kept(self.share, leaf.size))
         factor = leaf.size / max(1, len(at)) if self.unbiased else 1.0
-        values = (leaf.reshape(-1)[at] * leaf.dtype.type(factor)).astype(leaf.dtype)
+        values = leaf.reshape(-1)[at]
+        if factor != 1:
+            most = np.finfo(leaf.dtype).max  # what the dtype cannot hold becomes the most that it can
+            with np.errstate(over="ignore"):
+                values = np.clip(values * np.float64(factor), -most, most).astype(leaf.dtype)
         return {"values": values, "seed": np.array([seed], np.int64), "shape": np.array(leaf.shape, np.int64)}
 
     def _decoded(self, coded: Mapping[str, np.ndarray]) -> np.ndarray:

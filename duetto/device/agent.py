@@ -51,7 +51,7 @@ from duetto.protocols.probe import Echo
 from duetto.protocols.stages import Finish
 from duetto.transport.channel import Lost
 from duetto.transport.grpc import Client
-from duetto.transport.identity import Credentials
+from duetto.transport.identity import Credentials, made_key, requested
 from duetto.transport.party import Running
 from duetto.transport.session import Greeting
 from duetto.tree import Array
@@ -176,7 +176,7 @@ class Device:
         self._connection = Connection(Greeting(name), self._offered)
         self._cloud: Peer | None = None
         self._tasks: list[asyncio.Task[Any]] = []
-        self._due = asyncio.Event()
+        self._compared: list[tuple[int, int]] = []  # version, and whether it agreed with the cloud
 
     # ---------------------------------------------------------------------------------------------- life
 
@@ -193,7 +193,7 @@ class Device:
             guarded = Guarded(self._connection.cloud, Breaker(), deadline=self._deadline, key=(self.name,))
             self._cloud = Consenting(guarded, lambda: self.settings, situation=self.situation)
             work = [self._connect(), self._deliver()]
-            if (self.state / "root.json").exists():
+            if self._credentials is not None:
                 work.append(self._update())
             self._tasks += [asyncio.ensure_future(each) for each in work]
         return self
@@ -205,6 +205,7 @@ class Device:
         for task in self._tasks:
             with suppress(asyncio.CancelledError):
                 await task
+        await self._compare()
         if self._noting is not None:
             self._noting.shutdown()
         if self._address is not None:
@@ -264,7 +265,8 @@ class Device:
         if self.settings.most is not Leaves.NOTHING:
             self.outbox.put("record", self._record(answered))
         if slot is not None and given.party != self.name and given.own is not None:
-            self._compare(slot, given)
+            agreed = int(np.argmax(given.own["base"]) == np.argmax(given.tree["logits"]))
+            self._compared.append((slot.version, agreed))
         if slot is not None and slot.state == "trying" and given.own is not None:
             self.slots.confirm(slot.version)
             self.slot = self.slots.state().current
@@ -343,13 +345,15 @@ class Device:
         assert self._given is not None
         return -int.from_bytes(hashlib.sha256(self._given.read_bytes()).digest()[:6], "little")
 
-    def _compare(self, slot: Slot, given: Answer) -> None:
+    async def _compare(self) -> None:
         """A new model is sent back where it agrees less with the cloud than the one before it."""
-        assert given.own is not None
-        agreed = int(np.argmax(given.own["base"]) == np.argmax(given.tree["logits"]))
-        if (why := self.slots.observe(slot.version, agreed, 1, self._rule)) is not None:
-            _LOG.warning("%s went back from model %s: %s", self.name, slot.version, why)
-            self._take_up()
+        compared, self._compared = self._compared, []
+        for version in {version for version, _ in compared}:
+            said = [agreed for of, agreed in compared if of == version]
+            why = await asyncio.to_thread(self.slots.observe, version, sum(said), len(said), self._rule)
+            if why is not None:
+                _LOG.warning("%s went back from model %s: %s", self.name, version, why)
+                self._take_up()
 
     async def update(self) -> Slot | None:
         """Look for a new model now, fetch and test it, and switch to it.
@@ -479,6 +483,7 @@ class Device:
         turn = 0
         while True:
             await asyncio.sleep(self._timing.deliver)
+            await self._compare()
             if self.connected and allowed(self.settings, self.situation(), "deliver") is None:
                 turn += 1
                 await self.deliver(turn)
@@ -491,9 +496,27 @@ class Device:
             _LOG.info("%s could not deliver: %s", self.name, done.failure)
         return done.entries
 
+    async def renew(self) -> None:
+        """Have the certificate signed anew, for the same key; it is shown from the next start on.
+
+        Raises:
+            Lost: the cloud does not.
+        """
+        assert self._credentials is not None
+        key = self._credentials.key
+        certificate, authority, _ = await self._client.enrol("", requested(key, self.name))
+        self._credentials = Credentials(key, certificate, authority)
+        self._credentials.save(self.state)
+
     async def _update(self) -> None:
         while True:
-            if self.connected and allowed(self.settings, self.situation(), "update") is None:
+            if self.connected and self._credentials is not None and self._credentials.due():
+                try:
+                    await self.renew()
+                except Lost as lost:
+                    _LOG.error("%s could not renew its certificate: %s", self.name, lost.why)
+            listens = self.connected and (self.state / "root.json").exists()
+            if listens and allowed(self.settings, self.situation(), "update") is None:
                 try:
                     await self.update()
                 except Refused as fault:
@@ -575,8 +598,6 @@ async def enrolled(
         Refused: the cloud does not take the token.
         ConfigError: there is a certificate here already.
     """
-    from duetto.transport.identity import made_key, requested
-
     folder = Path(state)
     if (folder / "certificate.pem").exists():
         raise ConfigError(f"{folder} has a certificate already", "name another folder, or move the old one away")

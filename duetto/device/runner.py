@@ -24,6 +24,7 @@ from duetto.types import Key, Local, Party, Record, Role
 
 CLOUD = "cloud"
 BASE_SECONDS, MOST_SECONDS = 0.5, 60.0  # of waiting before a connection is tried again
+STEADY_SECONDS = 10.0  # after so long a connection was a good one: the next pause is short again
 
 
 class Refused(Error):
@@ -74,6 +75,7 @@ class Connection:
         """Stay connected until the cloud says that coming back would not help; tells why."""
         attempt = 0
         while True:
+            begin = math.inf
             try:
                 channel = await self.dial()
                 session = Session(channel, self.greeting, self._answer, self.limits)
@@ -85,7 +87,7 @@ class Connection:
                     raise
                 self.session = session
                 self.cloud.attach(session)
-                attempt = 0
+                begin = time.monotonic()
                 try:
                     ended = await session.run()
                 finally:
@@ -96,6 +98,8 @@ class Connection:
             if ended.final:
                 self.cloud.refuse(ended.why)
                 return ended
+            if time.monotonic() - begin >= STEADY_SECONDS:
+                attempt = 0
             await really(back_off(attempt, self.key, self.base, self.most))
             attempt += 1
 

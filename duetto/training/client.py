@@ -83,6 +83,14 @@ class Client(Skill):
         """What to remember, the delta to send, and its weight; by default nothing, the change, the examples."""
         return memory, trained.delta, float(trained.examples)
 
+    def personal(self, sent: Tree, memory: Mapping[str, Any]) -> Tree:
+        """The parameters that this device answers with, once it has what was sent; by default those."""
+        return sent["params"]
+
+    def logits(self, sent: Tree, memory: Mapping[str, Any], x: np.ndarray) -> np.ndarray:
+        """What this device answers, ``[n, classes]`` float32; by default the network with :meth:`personal`."""
+        return self.net.logits(self.personal(sent, memory), x)
+
     def __call__(self, local: Local, tree: Tree, key: Key, sender: str) -> tuple[Local, Tree]:
         """Train, here and now."""
         task = self._task(local, tree, key)

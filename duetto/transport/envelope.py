@@ -7,6 +7,7 @@ travels in pieces, so that a model on its way does not hold up an answer.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,12 @@ from duetto.transport import wire_pb2 as wire
 VERSION = 1
 PIECE = 256 << 10  # bytes of a body in one envelope
 SLACK = 320 << 10  # bytes of an envelope beside its body: the longest description, and some
+SMALL = 16 << 10  # bytes of an envelope that neither asks nor answers
+TRACE = 256  # characters of a trace context
+
+
+class OtherVersion(WireError):
+    """Who speaks another version of the protocol."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +34,9 @@ class Limits:
 
     Attributes:
         body_bytes: of one tree.
-        held_bytes: of all bodies that are half here, on one connection.
-        asks: that are worked on at once, on one connection.
-        parts: descriptions that are remembered, on one connection.
+        held_bytes: of all bodies that are half here, on one connection; and of those that are worked on.
+        asks: that are worked on, or whose replies are not sent yet, at once on one connection.
+        parts: descriptions that are remembered, on one connection; both sides must agree.
         description_bytes: of one.
     """
 
@@ -79,7 +86,7 @@ def heard(data: bytes, limits: Limits = Limits()) -> wire.Envelope:
     except DecodeError as fault:
         raise WireError("bytes that are no envelope", "they were cut or changed on the way") from fault
     if envelope.version != VERSION:
-        raise WireError(f"version {envelope.version} of the protocol", f"this side speaks version {VERSION}")
+        raise OtherVersion(f"version {envelope.version} of the protocol", f"this side speaks version {VERSION}")
     kind = envelope.WhichOneof("what")
     if kind is None:
         raise WireError("an envelope that says nothing known", "both sides must speak the same version")
@@ -87,16 +94,27 @@ def heard(data: bytes, limits: Limits = Limits()) -> wire.Envelope:
         raise WireError("a body that does not match its checksum", "it was changed on the way")
     if kind in _WHOLE and (envelope.body or envelope.body_bytes):
         raise WireError(f"a body where {kind} has none", "only asks and replies have one")
+    if kind in _WHOLE and len(data) > SMALL:
+        raise WireError(f"{kind} of {len(data):,} bytes", f"at most {SMALL:,} are taken")
     if kind in _NUMBERED and not envelope.id:
         raise WireError(f"{kind} without a number", "asks are numbered from 1")
+    if kind in _MINE and envelope.mine != _MINE[kind]:
+        raise WireError(f"{kind} of the wrong side's ask", "who asks says mine, who replies does not")
     if envelope.body_bytes > limits.body_bytes:
         raise WireError(f"a body of {envelope.body_bytes:,} bytes", f"at most {limits.body_bytes:,} are taken")
     if kind in {"ask", "reply"} and len(envelope.body) != min(envelope.body_bytes, PIECE):
         raise WireError(f"{len(envelope.body):,} bytes of a body of {envelope.body_bytes:,}", f"pieces have {PIECE:,}")
+    if not envelope.body_bytes and (kind == "ask" or (kind == "reply" and not envelope.reply.failure)):
+        raise WireError(f"{kind} without a body", "even an empty tree has one")
     if kind == "ask" and len(envelope.ask.description) > limits.description_bytes:
         raise WireError(f"a description of {len(envelope.ask.description):,} bytes", "describe it with less")
+    if kind == "ask" and len(envelope.ask.traceparent) > TRACE:
+        raise WireError(f"a trace context of {len(envelope.ask.traceparent):,} bytes", f"at most {TRACE} are taken")
+    if math.isnan(envelope.rest.until) or not math.isfinite(envelope.now.time):
+        raise WireError("a time that is none", "times are numbers")
     return envelope
 
 
 _NUMBERED = frozenset({"ask", "reply", "cancel", "more"})
 _WHOLE = frozenset({"hello", "cancel", "bye", "rest", "now"})
+_MINE = {"ask": True, "cancel": True, "reply": False}

@@ -21,7 +21,7 @@ from duetto.transport.envelope import Limits
 from duetto.transport.identity import Credentials
 
 SERVICE = wire.DESCRIPTOR.services_by_name["Duetto"].full_name
-_FAULTS = (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
+_FAULTS = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 GONE = frozenset(
     {
         grpc.StatusCode.UNAUTHENTICATED,
@@ -43,12 +43,13 @@ class Calls:
     Attributes:
         once: from an envelope and the caller's certificate to an envelope.
         fetch: from a path, a start and a length (0: to the end) to pieces of the file.
-        enrol: from a token and a request (PEM) to certificate, authority and the releases' first root.
+        enrol: from a token, a request (PEM) and the caller's certificate, if it has one, to certificate, authority and
+            the releases' first root.
     """
 
     once: Callable[[bytes, bytes | None], Awaitable[bytes]] | None = None
     fetch: Callable[[str, int, int], AsyncIterator[bytes]] | None = None
-    enrol: Callable[[str, bytes], Awaitable[tuple[bytes, bytes, bytes]]] | None = None
+    enrol: Callable[[str, bytes, bytes | None], Awaitable[tuple[bytes, bytes, bytes]]] | None = None
 
 
 class Server:
@@ -151,7 +152,7 @@ class Server:
     async def _enrol(self, enrolment: wire.Enrolment, context: Any) -> wire.Certificate:
         assert self._calls.enrol is not None
         try:
-            certificate, authority, root = await self._calls.enrol(enrolment.token, enrolment.request)
+            certificate, authority, root = await self._calls.enrol(enrolment.token, enrolment.request, _shown(context))
         except Error as fault:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(fault))
             raise
@@ -186,14 +187,20 @@ class Client:
         """A stream.
 
         Raises:
-            Lost: nobody answers there within so many seconds.
+            Lost: nobody answers there within so many seconds, or TLS does not believe one side.
         """
+        call = self._channel.stream_stream(f"/{SERVICE}/Talk")()
         try:
             async with asyncio.timeout(seconds):
-                await self._channel.channel_ready()
+                await call.wait_for_connection()
         except TimeoutError:
+            call.cancel()
             raise Lost(f"nobody answers at {self.address}") from None
-        call = self._channel.stream_stream(f"/{SERVICE}/Talk")()
+        except grpc.aio.AioRpcError as fault:
+            raise Lost(f"no connection to {self.address}: {fault.details()}", fault.code() in GONE) from None
+        except BaseException:
+            call.cancel()
+            raise
         return _Stream(call, call)
 
     async def once(self, envelope: bytes, seconds: float | None = None) -> bytes:
@@ -221,6 +228,8 @@ class Client:
 
     async def enrol(self, token: str, request: bytes, seconds: float = 20.0) -> tuple[bytes, bytes, bytes]:
         """Certificate, authority and the releases' first root, for a token and a request.
+
+        A device that has a certificate renews it with an empty token.
 
         Raises:
             Lost: refused, or nobody there.
@@ -297,7 +306,10 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # else the server hangs up on whom it asks to ping
+        ("grpc.max_concurrent_streams", 100),
+        ("grpc.initial_reconnect_backoff_ms", 200),  # how often it is tried is the choice of who calls
+        ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.so_reuseport", 0),
     ]
 

@@ -13,11 +13,14 @@ from duetto.errors import ConfigError, DataError, Error, WireError
 from duetto.transport.files import put
 from duetto.tree import Tree
 
+_SLOTS = {"memory", "answered"}
+
 
 class Kept:
     """A file with what a party remembers; see :class:`duetto.transport.party.Keep`.
 
     What is no tree (a model that is loaded, a store that is open) is not kept: whoever starts the party gives it anew.
+    Python's numbers come back as numpy's.
 
     Raises:
         DataError: the file is damaged.
@@ -29,13 +32,19 @@ class Kept:
 
     def load(self) -> tuple[Mapping[str, Any], Mapping[str, Tree]] | None:
         """What was kept."""
-        if not self._path.exists():
-            return None
         try:
-            kept = trees.decode(self._path.read_bytes())
-            return kept["memory"], kept["answered"]
-        except (WireError, KeyError, TypeError, IndexError) as fault:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as fault:
+            raise ConfigError(f"{self._path} cannot be read ({fault.strerror})", "mend it, or name another") from fault
+        try:
+            kept = trees.decode(data, len(data))
+        except WireError as fault:
             raise DataError(f"{self._path} is damaged ({fault})", "move it away to begin anew") from fault
+        if not isinstance(kept, Mapping) or kept.keys() != _SLOTS or not all(map(_is_mapping, kept.values())):
+            raise DataError(f"{self._path} holds no party's memory", "move it away to begin anew")
+        return kept["memory"], kept["answered"]
 
     def save(self, memory: Mapping[str, Any], answered: Mapping[str, Tree]) -> None:
         """Keep both."""
@@ -53,4 +62,8 @@ def _is_tree(value: Any) -> bool:
         trees.spec(value)
     except Error:
         return False
-    return isinstance(value, Mapping | np.ndarray | np.generic)
+    return isinstance(value, Mapping | np.ndarray | np.generic | bool | int | float)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -68,4 +69,15 @@ class _Asking(selectors.DefaultSelector):
 
 async def really(seconds: float) -> None:
     """Sleep, whatever time the loop is on."""
-    await asyncio.get_running_loop().run_in_executor(None, time.sleep, seconds)
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, Rehearsal):
+        await asyncio.sleep(seconds)
+        return
+    over = asyncio.Event()
+    timer = threading.Timer(seconds, loop.call_soon_threadsafe, (over.set,))
+    timer.daemon = True
+    timer.start()
+    try:
+        await over.wait()
+    finally:
+        timer.cancel()

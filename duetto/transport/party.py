@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,10 +18,10 @@ from duetto.errors import ConfigError, Error
 from duetto.transport import vocabulary
 from duetto.transport.session import Question, Said
 from duetto.tree import Tree
-from duetto.types import Cost, Key, Local, Party, Peer, Record, Reply, Skill
+from duetto.types import GIVEN_UP, Cost, Key, Local, Party, Peer, Record, Reply, Skill
 
 LIGHT_FLOPS = 2e7  # what takes about a millisecond is done at once: handing it to a thread costs a tenth of that
-REMEMBERED = 16  # answers of skills that write, kept for who asks again
+REMEMBERED = 16  # answers of skills that write, for each who asks: kept for who asks again
 
 
 class Keep(Protocol):
@@ -73,7 +73,7 @@ class Running:
         given = party.local if local is None else local
         kept = None if keep is None else keep.load()
         self.local = Local(given.data, {**given.memory, **(kept[0] if kept else {})})
-        self._answered: OrderedDict[str, Tree] = OrderedDict(kept[1] if kept else {})
+        self._answered: Mapping[str, Mapping[str, Tree]] = kept[1] if kept else {}  # by who asked, and its mark
         self._own = vocabulary.classes(party.skills)
         self._read: dict[int, Skill] = {}
         self._going: dict[str, _Going] = {}
@@ -101,33 +101,39 @@ class Running:
             mark = _mark(sender, question)
             going = self._going.get(mark)
             if going is None:
-                task = asyncio.ensure_future(self._answer(mark, skill, sender, question))
-                going = self._going[mark] = _Going(task)
-                task.add_done_callback(lambda done: self._going.pop(mark, None))
+                going = _Going(asyncio.ensure_future(self._answer(mark, skill, sender, question)))
+                self._going[mark] = going
+                going.task.add_done_callback(partial(self._gone, mark, going))
             going.waiting += 1
             try:
                 return await asyncio.shield(going.task)
             except asyncio.CancelledError:
                 if going.waiting == 1 and not skill.writes:  # what writes is done, whoever has gone
                     going.task.cancel()
+                    self._gone(mark, going)  # who asks for it now asks anew
                 raise
             finally:
                 going.waiting -= 1
         finally:
             self.busy -= 1
 
+    def _gone(self, mark: str, going: _Going, done: object = None) -> None:
+        if self._going.get(mark) is going:
+            del self._going[mark]
+
     async def _answer(self, mark: str, skill: Skill, sender: str, question: Question) -> Said:
-        if skill.writes and mark in self._answered:
-            return _said(self._answered[mark])
+        before = self._answered.get(sender, {}).get(mark) if skill.writes else None
+        if before is not None:
+            return Said(before["answer"].tobytes(), int(before["version"]))
         tree = trees.decode(question.body)
         try:
             answer, version, seconds = await self.use(
                 skill, tree, question.key, sender, deadline=question.seconds, mark=mark if skill.writes else ""
             )
+            return Said(trees.encode(answer), version, metrics={"compute_seconds": seconds})
         except Error as fault:
             retry = getattr(fault, "retry_after", None)
             return Said(failure=str(fault), metrics={} if retry is None else {"retry_after": retry})
-        return Said(trees.encode(answer), version, metrics={"compute_seconds": seconds})
 
     def _skill(self, question: Question) -> Skill:
         if question.number not in self._read:
@@ -165,19 +171,29 @@ class Running:
         version = int(before.get("version", 0))
         after, answer = await self._threaded(skill, Local(self.local.data, before), tree, key, sender)
         seconds = asyncio.get_running_loop().time() - begin
-        written = {name: value for name, value in after.memory.items() if before.get(name) is not value}
+        written = {name: value for name, value in after.memory.items() if before.get(name, self) is not value}
         gone = before.keys() - after.memory.keys()
         kept = {name: value for name, value in self.local.memory.items() if name not in gone}
         memory = {**kept, **written}
-        if mark:
-            said = Said(trees.encode(answer), version, metrics={"compute_seconds": seconds})
-            self._answered[mark] = _tree(said)
-            if len(self._answered) > REMEMBERED:
-                self._answered.popitem(last=False)
+        answered = self._answered if not mark else self._remembering(sender, mark, trees.encode(answer), version)
         if self._keep is not None:
-            self._keep.save(memory, self._answered)
-        self.local.memory = memory
+            self._keep.save(memory, answered)
+        self.local.memory, self._answered = memory, answered
         return answer, version, seconds
+
+    def _remembering(self, sender: str, mark: str, body: bytes, version: int) -> Mapping[str, Mapping[str, Tree]]:
+        """All answers with this one; each has a number, for a file keeps no order."""
+        own = self._answered.get(sender, {})
+        numbers = sorted(int(each["number"]) for each in own.values())
+        last = numbers[-1] if numbers else 0
+        oldest = numbers[-REMEMBERED + 1] if len(numbers) >= REMEMBERED else 0
+        kept = {each: tree for each, tree in own.items() if int(tree["number"]) >= oldest}
+        told = {
+            "answer": np.frombuffer(body, np.uint8),
+            "version": np.int64(version),
+            "number": np.int64(last + 1),
+        }
+        return {**self._answered, sender: {**kept, mark: told}}
 
     async def _threaded(self, skill: Skill, *given: Any) -> tuple[Local, Tree]:
         """Use it in the one thread for that; nobody can stop it then."""
@@ -229,13 +245,21 @@ class _Own(Peer):
             return Reply(self.name, failure=f"{self.name} does not offer {skill.name}")
         running.busy += 1
         try:
-            async with asyncio.timeout(deadline):
+            async with asyncio.timeout(deadline) as limit:
                 answer, version, seconds = await running.use(skill, tree, key, self.name, deadline=deadline)
         except Error as fault:
             return Reply(self.name, failure=str(fault), cost=Cost(seconds=loop.time() - begin))
         except TimeoutError:
+            if not limit.expired():
+                raise  # a skill's own
             failure = f"no answer within {deadline:g} s"
             return Reply(self.name, failure=failure, cost=Cost(seconds=loop.time() - begin))
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if cancelled.args != (GIVEN_UP,) or task is None:
+                raise
+            task.uncancel()
+            return Reply(self.name, failure=GIVEN_UP, cost=Cost(seconds=loop.time() - begin))
         finally:
             running.busy -= 1
         cost = Cost(seconds=loop.time() - begin)
@@ -247,11 +271,3 @@ def _mark(sender: str, question: Question) -> str:
     digest = hashlib.blake2b(question.body, digest_size=16, key=question.number.to_bytes(8, "little"))
     digest.update(f"\0{sender}\0{vocabulary.key_text(question.key)}".encode())
     return digest.hexdigest()
-
-
-def _tree(said: Said) -> Tree:
-    return {"answer": trees.decode(said.body), "version": np.int64(said.version)}
-
-
-def _said(tree: Tree) -> Said:
-    return Said(trees.encode(tree["answer"]), int(tree["version"]))

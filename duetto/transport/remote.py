@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,16 @@ from duetto.tree import Tree
 from duetto.types import GIVEN_UP, Cost, Key, Peer, Reply, Skill
 
 GRACE_SECONDS = 60.0
+TIMES = 3  # that a connection may be ended with the same words under one ask
+WRITING = 16  # asks at once for skills that write: so many answers are remembered for who asks again
 
 
 class Remote(Peer):
     """A peer that is reached over sessions, one after the other.
 
     An ask that a connection is lost under is asked again through the next one: parties answer the same ask once
-    (see :mod:`duetto.transport.party`). Without a connection to begin with, a peer is offline.
+    (see :mod:`duetto.transport.party`); one under which connections are ended again and again with the same words has
+    failed. Without a connection to begin with, a peer is offline.
 
     Args:
         name: of the peer.
@@ -50,6 +55,7 @@ class Remote(Peer):
         self._session: Session | None = None
         self._connected = asyncio.Event()
         self._refused = ""
+        self._writing = asyncio.Semaphore(WRITING)
         self.pending = 0
 
     @property
@@ -86,13 +92,14 @@ class Remote(Peer):
         begin = loop.time()
         try:
             number, description = vocabulary.written(skill)
+            vocabulary.key_text(key)
             body = trees.encode(tree)
         except Error as fault:
             return Reply(self.name, failure=f"not sent: {fault}")
         sent = [0]  # bodies that went out
         self.pending += 1
         try:
-            async with asyncio.timeout(deadline):
+            async with asyncio.timeout(deadline), self._writing if skill.writes else nullcontext():
                 said = await self._said(Question(number, description, key, body), begin, deadline, sent)
         except TimeoutError:
             return Reply(
@@ -118,6 +125,7 @@ class Remote(Peer):
     async def _said(self, question: Question, begin: float, deadline: float | None, sent: list[int]) -> Said:
         loop = asyncio.get_running_loop()
         waits = self._patient and deadline is None
+        ends: Counter[str] = Counter()
         while True:
             session = self._session
             if session is None:
@@ -136,6 +144,9 @@ class Remote(Peer):
                 )
             except Lost as lost:
                 self.detach(session, lost)
+                ends[lost.why] += lost.told
+                if ends[lost.why] >= TIMES:
+                    return Said(failure=f"the connection to {self.name} ended {TIMES} times: {lost.why}")
 
     async def _again(self, grace: float | None) -> bool:
         """Whether there is a connection again."""

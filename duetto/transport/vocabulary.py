@@ -18,16 +18,25 @@ from duetto import parts
 from duetto.errors import ConfigError, WireError
 from duetto.types import Key, Skill
 
+KEY_BYTES = 16 << 10  # of a key
 ROOMS = ("aggregation", "algorithms", "codecs", "models", "policies", "protocols", "training")
 
 
-@lru_cache(1024)
 def written(skill: Skill) -> tuple[int, str]:
     """A skill's number, by which it is known, and its description.
 
     Raises:
         ConfigError: it holds what cannot be written.
     """
+    try:
+        hash(skill)
+    except TypeError as fault:
+        raise ConfigError(f"{skill.name} cannot be written ({fault})", "give it settings that never change") from fault
+    return _written(skill)
+
+
+@lru_cache(1024)
+def _written(skill: Skill) -> tuple[int, str]:
     text = json.dumps(parts.described(skill, _name), separators=(",", ":"), sort_keys=True)
     return number(text), text
 
@@ -65,8 +74,21 @@ def classes(listed: Iterable[type | Skill]) -> dict[str, type]:
 
 
 def key_text(key: Key) -> str:
-    """A key as it is written."""
-    return json.dumps(key, separators=(",", ":"))
+    """A key as it is written.
+
+    Raises:
+        ConfigError: it holds something else than integers and texts (numpy's are others: they draw other numbers), or
+            is too long.
+    """
+    strange = [part for part in key if not _plain(part)]
+    try:
+        text = json.dumps(key, separators=(",", ":")) if not strange else ""
+    except ValueError as fault:
+        raise ConfigError(f"a key with a huge number ({fault})", "use fewer digits") from fault
+    if strange or len(text) > KEY_BYTES:
+        what = f"with {strange[0]!r} ({type(strange[0]).__name__})" if strange else f"of {len(text):,} bytes"
+        raise ConfigError(f"a key {what}", f"use integers and texts, {KEY_BYTES:,} bytes in all")
+    return text
 
 
 def key_of(text: str) -> Key:
@@ -79,9 +101,15 @@ def key_of(text: str) -> Key:
         key = json.loads(text)
     except (ValueError, RecursionError) as fault:
         raise WireError("a key that is not JSON", "send a list of integers and texts") from fault
-    if not isinstance(key, list) or not all(type(part) in {int, str} for part in key):
+    if len(text) > KEY_BYTES or not isinstance(key, list) or not all(map(_plain, key)):
         raise WireError(f"a key {text[:80]!r}", "send a list of integers and texts")
     return tuple(key)
+
+
+def _plain(part: object) -> bool:
+    if type(part) is str:
+        return part.isascii() or not any("\ud800" <= each <= "\udfff" for each in part)
+    return type(part) is int
 
 
 def _name(kind: type) -> str:

@@ -1,4 +1,4 @@
-"""What devices tell becomes their next model: a few try it, all get it or it goes back, and a kill teaches nothing twice."""
+"""What devices tell becomes their next model: a few try it first; a kill on the way teaches nothing twice."""
 
 import asyncio
 import json
