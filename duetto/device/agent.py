@@ -406,8 +406,11 @@ class Device:
         if self._lessons is None or self._personal is None or self._path is None:
             return None
         lessons, fitting, mark, path = self._lessons, self._personal, self._mark, self._path
+        noted = None if self._noting is None else self._noting.submit(lambda: None)  # what was said until now
 
         def fitted() -> Head | None:
+            if noted is not None:
+                noted.result()
             if (taught := lessons.taught()) is None:
                 return None
 

@@ -43,8 +43,8 @@ class Phone:
 
     def version(self) -> int:
         """Of its small model; 0 while it has none."""
-        answer = self.told(SURE.tolist())
-        return int(answer["version"]) if answer.get("by") == self.name else 0
+        answers = (self.told(x) for x in SURE.tolist())
+        return next((int(each["version"]) for each in answers if each.get("by") == self.name), 0)
 
     def until(self, version: int, seconds: float = 60.0) -> None:
         """Wait for a model."""
@@ -59,7 +59,8 @@ class Phone:
             count -= self.told((draw.standard_normal(4) * 0.5).tolist())["by"] == "cloud"
 
 
-SURE = np.random.default_rng(5).standard_normal(4).astype(np.float32) * 200
+SURE = np.random.default_rng(5).standard_normal((24, 4)) * np.repeat([3, 20, 200], 8)[:, None]
+"""Inputs of which a model will be sure of one."""
 
 
 def right(x: np.ndarray) -> int:
