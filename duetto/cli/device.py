@@ -177,6 +177,7 @@ def _shown(answered: Any) -> dict[str, Any]:
         "why": given.why,
         "asked": given.asked,
         "version": given.version,
+        "model": answered.model,
         "seconds": round(given.cost.seconds, 6),
         "up_bytes": given.cost.up_bytes,
         "down_bytes": given.cost.down_bytes,

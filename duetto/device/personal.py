@@ -164,10 +164,11 @@ def fit(logits: np.ndarray, target: np.ndarray, counts: np.ndarray, fitting: Fit
     free = np.full((classes, classes + 1), fitting.form == "matrix")
     np.fill_diagonal(free, fitting.form != "bias")
     free[:, classes] = True
-    # The curvature is at most half the rows' squares, whatever the answers (Boehning 1992): steps by that bound descend.
+    # The curvature is at most half the rows' squares, whatever the answers (Boehning 1992); steps by that descend
     bound = 0.5 * (rows * counts[:, None]).T @ rows + fitting.pull * np.eye(classes + 1)
-    if fitting.form == "matrix":
-        inverse = np.linalg.inv(bound)[None]
+    shared = fitting.form == "matrix"
+    if shared:
+        inverse = np.linalg.inv(bound)
     else:
         both = free[:, :, None] & free[:, None, :]
         inverse = np.linalg.inv(np.where(both, bound, np.eye(classes + 1)))
@@ -176,7 +177,7 @@ def fit(logits: np.ndarray, target: np.ndarray, counts: np.ndarray, fitting: Fit
     for _ in range(300):  # Nesterov's, in that metric; begun anew where it turns back (O'Donoghue & Candes 2015)
         off = np.exp(_log_softmax(h + inputs @ ahead[:, :classes].T + ahead[:, classes])) - target
         slope = ((off * counts[:, None]).T @ rows + fitting.pull * ahead) * free
-        after = ahead - np.einsum("kij,kj->ki", np.broadcast_to(inverse, (classes, *bound.shape)), slope)
+        after = ahead - (slope @ inverse if shared else np.einsum("kij,kj->ki", inverse, slope))
         if float((slope * (after - at)).sum()) > 0:
             momentum = 1.0
         grown = (1 + math.sqrt(1 + 4 * momentum**2)) / 2

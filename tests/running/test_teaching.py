@@ -22,6 +22,7 @@ from duetto.training import Adam, Client, CrossEntropy, sequential
 
 SMALL, LARGE = Mlp((4,), 3, (8,)), Mlp((4,), 3, (64,))
 FIRST, TRUTH = SMALL.init(0), LARGE.init(1)
+TRUTH = {**TRUTH, "3": trees.scale(TRUTH["3"], 20.0)}  # sure of what it says, so that its students can be
 SHARE = 0.5
 CANARY, STABLE = (
     [f"phone-{i}" for i in range(40) if tries(f"phone-{i}", "small", SHARE) == so][:2] for so in (True, False)
@@ -43,8 +44,7 @@ class Phone:
 
     def version(self) -> int:
         """Of its small model; 0 while it has none."""
-        answers = (self.told(x) for x in SURE.tolist())
-        return next((int(each["version"]) for each in answers if each.get("by") == self.name), 0)
+        return int(self.told([0.1, 0.2, 0.3, 0.4]).get("model", 0))
 
     def until(self, version: int, seconds: float = 60.0) -> None:
         """Wait for a model."""
@@ -57,10 +57,6 @@ class Phone:
         """Answer inputs until the cloud was asked so often."""
         while count:
             count -= self.told((draw.standard_normal(4) * 0.5).tolist())["by"] == "cloud"
-
-
-SURE = np.random.default_rng(5).standard_normal((24, 4)) * np.repeat([3, 20, 200], 8)[:, None]
-"""Inputs of which a model will be sure of one."""
 
 
 def right(x: np.ndarray) -> int:
