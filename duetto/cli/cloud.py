@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from duetto.cli import console, real, running
+from duetto.cli import console, real, running, teach
 from duetto.errors import ConfigError
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app = typer.Typer(
         ("duetto cloud certify", "a new certificate for this server, before the old one has expired"),
         ("duetto cloud backup backups/today", "copy the folder, while the cloud runs on"),
         ("duetto cloud publish small.onnx --version 2", "sign a model, and offer it to devices"),
+        ("duetto cloud --large digits.large --teach digits.small", "and teach the small one from what devices tell"),
+        ("duetto cloud models", "what it has learned, and who has it"),
         (
             "duetto cloud --program closed-loop --users 8 --rehearse --insecure --listen 127.0.0.1:7700",
             "the cloud's role of a program, with eight `duetto device`",
@@ -67,6 +69,14 @@ def cloud(
             "elsewhere over TLS."
         ),
     ] = None,
+    small: teach.Small = None,
+    params: teach.Params = None,
+    model: teach.Named = "small",
+    every: teach.Every = 60.0,
+    share: teach.Share = 0.1,
+    rule: teach.Rule = None,
+    lesson: teach.Lesson = None,
+    together: teach.Together = None,
     insecure: real.Insecure = False,
     program: real.Program = None,
     task: real.Task = "digits",
@@ -101,12 +111,14 @@ def cloud(
     site = _site(state, database, blobs).begin(name or ("localhost", "127.0.0.1"))
     tracing.started("duetto cloud")
     shown: list[str] = []
-    beside = []
+    answers, beside = _model(large, key_variable), []
+    if small is not None:
+        beside.append(teach.teaching(site, answers, small, params, model, every, share, rule, lesson, together))
     if admin is not None:
         from duetto.cloud.admin import serving
 
         beside.append(serving(site, admin, lambda url: shown.append(f"administration at {url}, ")))
-    made = App(site, _model(large, key_variable), listen, enrol or None, insecure, more=beside)
+    made = App(site, answers, listen, enrol or None, insecure, more=beside)
 
     def listening(port: int, enrolling: int) -> None:
         where = f"enrolment at port {enrolling}, " if enrolling else ""
@@ -338,6 +350,9 @@ def _me() -> str:
         return f"{getpass.getuser()} (command line)"
     except (OSError, KeyError):
         return "somebody (command line)"
+
+
+teach.register(app)
 
 
 def _site(state: Path, database: str | None = None, blobs: str | None = None) -> Any:

@@ -47,6 +47,12 @@ def device(
     ] = None,
     deliver_every: Annotated[float, typer.Option(min=0.01, help="Seconds between deliveries of what it keeps.")] = 5.0,
     update_every: Annotated[float, typer.Option(min=0.01, help="Seconds between looks for a new model.")] = 3600.0,
+    personal: Annotated[
+        bool, typer.Option("--personal", help="Fit a head of this user's own while idle; it never leaves the device.")
+    ] = False,
+    learning: Annotated[
+        bool, typer.Option("--learning", help="Train with others when the cloud asks; needs the extra train.")
+    ] = False,
     insecure: real.Insecure = False,
     program: real.Program = None,
     task: real.Task = "digits",
@@ -85,8 +91,21 @@ def device(
         insecure=insecure,
         deadline=deadline,
         timing=Timing(deliver_every, update_every),
+        personal=personal,
+        learning=learning,
     )
     asyncio.run(_answering(made))
+
+
+@app.command(epilog=console.examples(("duetto device forget", "what it has learned about its user")))
+def forget(state: State = HOME) -> None:
+    """Delete what this device has learned about its user; the service must not run."""
+    from duetto.device.lessons import Lessons
+
+    Lessons(state / "lessons.db").forget()
+    for name in ("head.tree", "learning.tree"):
+        (state / name).unlink(missing_ok=True)
+    console.line(f"{state} remembers nothing of what it was taught")
 
 
 @app.command(
@@ -162,6 +181,7 @@ def _shown(answered: Any) -> dict[str, Any]:
         "why": given.why,
         "asked": given.asked,
         "version": given.version,
+        "model": answered.model,
         "seconds": round(given.cost.seconds, 6),
         "up_bytes": given.cost.up_bytes,
         "down_bytes": given.cost.down_bytes,

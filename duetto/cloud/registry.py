@@ -199,6 +199,7 @@ class Registry:
         by: str,
         parents: Sequence[tuple[str, int]] = (),
         trained_from: Mapping[str, Any] | None = None,
+        expected: int | None = None,
     ) -> Version:
         """Add the next version of a model, which may be its first.
 
@@ -208,9 +209,11 @@ class Registry:
             by: who adds it.
             parents: the versions that it was made from.
             trained_from: what it learned from; anything that JSON can say.
+            expected: the newest version as far as the caller knows, 0 for none; None does not ask. Of two who learned
+                from the same only one is heard.
 
         Raises:
-            ConfigError: a name or kind that is no word, no artefact, nobody who adds it.
+            ConfigError: a name or kind that is no word, no artefact, nobody who adds it; or another has come meanwhile.
             DataError: an artefact or a parent that is not there, numbers that are not finite.
         """
         for word in (model_name, *artefacts):
@@ -227,6 +230,10 @@ class Registry:
             _locked(connection, model_name)
             newest = sql.select(sql.func.max(version.c.version)).where(version.c.model == model_name)
             number = (connection.scalar(newest) or 0) + 1
+            if expected is not None and number != expected + 1:
+                raise ConfigError(
+                    f"{model_name} has version {number - 1}, not {expected}", "look at it, and learn anew"
+                )
             found = sorted({(str(name), int(n)) for name, n in parents})
             for name, n in found:
                 _existing(connection, name, n)
