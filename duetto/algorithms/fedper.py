@@ -15,6 +15,7 @@ import numpy as np
 
 from duetto import tree as trees
 from duetto.algorithms.common import Common, positive, remembered, spelled_out, variant
+from duetto.errors import ConfigError
 from duetto.models import Net
 from duetto.training import Body, Client, Full, last_layer
 from duetto.tree import Tree
@@ -56,7 +57,7 @@ class SplitServer(ServerUpdate[Any]):
     """``params + lr * mean delta`` of what travels; the rest of the parameters is never sent and never changes.
 
     Raises:
-        ConfigError: a learning rate that is not positive.
+        ConfigError: a learning rate that is not positive; later, a view by which nothing travels.
     """
 
     view: View
@@ -71,7 +72,9 @@ class SplitServer(ServerUpdate[Any]):
 
     def expects(self, params: Tree) -> Tree:
         """A change of it."""
-        return self.view.travels(params, "")
+        if travels := self.view.travels(params, ""):
+            return travels
+        raise ConfigError("nothing of the network travels", "let fewer leaves stay, or train each device alone")
 
     def step(
         self, state: Any, params: Tree, collected: Tree | None, *, cohort_size: int, fleet_size: int, key: Key

@@ -36,7 +36,7 @@ OWN: dict[str, Mapping[str, float]] = {
     "feddyn": {"alpha": 0.1},
     "fedprox": {"mu": 0.1},
     "fedyogi": {"server_lr": 0.03},
-    "ifca": {"spread": 3.0},
+    "ifca": {"spread": 30.0},
     "per_fedavg": {"alpha": 0.05},
     "pfedme": {"lam": 2.0, "eta": 0.2},
 }
