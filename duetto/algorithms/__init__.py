@@ -1,11 +1,47 @@
 """Learning together: one paper, one file, both sides of it."""
 
+from duetto.algorithms.apfl import apfl
+from duetto.algorithms.ditto import ditto
 from duetto.algorithms.fedavg import fedavg
+from duetto.algorithms.fedavg_ft import fedavg_ft
 from duetto.algorithms.fedavgm import fedavgm
+from duetto.algorithms.fedbn import fedbn
 from duetto.algorithms.feddyn import feddyn
 from duetto.algorithms.fednova import fednova
 from duetto.algorithms.fedopt import fedadagrad, fedadam, fedyogi
+from duetto.algorithms.fedper import fedper
 from duetto.algorithms.fedprox import fedprox
+from duetto.algorithms.fedrep import fedrep
+from duetto.algorithms.ifca import ifca
+from duetto.algorithms.knn_per import knn_per
+from duetto.algorithms.lg_fedavg import lg_fedavg
+from duetto.algorithms.moon import moon
+from duetto.algorithms.per_fedavg import per_fedavg
+from duetto.algorithms.pfedme import pfedme
+from duetto.algorithms.reptile import reptile
 from duetto.algorithms.scaffold import scaffold
 
-__all__ = ["fedadagrad", "fedadam", "fedavg", "fedavgm", "feddyn", "fednova", "fedprox", "fedyogi", "scaffold"]
+__all__ = [
+    "apfl",
+    "ditto",
+    "fedadagrad",
+    "fedadam",
+    "fedavg",
+    "fedavg_ft",
+    "fedavgm",
+    "fedbn",
+    "feddyn",
+    "fednova",
+    "fedper",
+    "fedprox",
+    "fedrep",
+    "fedyogi",
+    "ifca",
+    "knn_per",
+    "lg_fedavg",
+    "moon",
+    "per_fedavg",
+    "pfedme",
+    "reptile",
+    "scaffold",
+]

@@ -109,14 +109,14 @@ def below_one(**numbers: float) -> None:
             raise ConfigError(f"{name}={value}", "use a number from 0, below 1")
 
 
-def remembered(memory: Mapping[str, Any], slot: str, params: Tree) -> Tree:
-    """The tree that a client keeps in a slot of its memory, shaped as ``params``; zeros before its first round.
+def remembered(memory: Mapping[str, Any], slot: str, params: Tree, first: Tree | None = None) -> Tree:
+    """The tree that a client keeps in a slot of its memory, shaped as ``params``; before that ``first``, or zeros.
 
     Raises:
         ConfigError: it is of another network.
     """
     if slot not in memory:
-        return trees.zeros(params)
+        return trees.zeros(params) if first is None else first
     if trees.spec(memory[slot]) != trees.spec(params):
         raise ConfigError(f"what a client remembers as {slot!r} is of another network", "let it forget that")
     return memory[slot]

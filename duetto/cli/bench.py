@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from duetto.programs.federated import Line
+    from duetto.programs.personal import Line as Personal
     from duetto.programs.routing import Line as Routed
 
 EXAMPLES = console.examples(
     ("duetto bench federated --task handwriting", "all algorithms on real writers, three seeds"),
     ("duetto bench federated --task cifar --partition dirichlet:0.1 --algorithms fedavg,scaffold,feddyn", ""),
     ("duetto bench federated --rounds 20 --seeds 0 --name quick --json", "for machines"),
+    ("duetto bench personal --task activity --seeds 0,1,2", "personalised methods, over FedAvg + fine-tuning"),
     ("duetto bench routing --tasks digits,activity", "all routers, one table a task"),
 )
 
@@ -34,11 +36,11 @@ class Benches(console.Commands):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All of them."""
-        return ["federated", "routing"]
+        return ["federated", "personal", "routing"]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """One of them."""
-        made = {"federated": federated, "routing": routing}
+        made = {"federated": federated, "personal": personal, "routing": routing}
         return made[name]() if name in made else None
 
 
@@ -47,7 +49,7 @@ app = typer.Typer(cls=Benches, rich_markup_mode="rich", epilog=EXAMPLES)
 
 @app.callback(invoke_without_command=True)
 def bench(ctx: typer.Context) -> None:
-    """Compare algorithms or routers with each other and with their baselines, by user."""
+    """Compare algorithms, personalised methods or routers with each other and with their baselines, by user."""
     console.help_alone(ctx)
 
 
@@ -94,6 +96,52 @@ def federated() -> click.Command:
 
     single = typer.Typer(add_completion=False, rich_markup_mode="rich")
     single.command("federated", epilog=EXAMPLES)(flags.taking(run, flags.of(Settings)))
+    return typer.main.get_command(single)
+
+
+def personal() -> click.Command:
+    """The command that compares personalised methods."""
+    from duetto.programs.personal import BASELINES, METHODS, Settings
+
+    def run(
+        task: Annotated[
+            str, typer.Option(help=f"One of {', '.join(running.TASKS)}.", autocompletion=lambda: list(running.TASKS))
+        ] = "digits",
+        methods: Annotated[str, typer.Option(help="Which, with commas between, or all.")] = "all",
+        seeds: Annotated[str, typer.Option(help="Each draws its own people, cohorts and start.")] = SEEDS,
+        executor: Annotated[str, typer.Option(help="auto, sequential, cohort, processes, ray, ray:ADDRESS.")] = "auto",
+        name: Annotated[str | None, typer.Option(help="Of the run. [dim]\\[default: personal-TASK][/]")] = None,
+        runs_dir: running.RunsDir = Path("runs"),
+        fresh: running.Fresh = False,
+        as_json: running.Json = False,
+        **chosen: Any,
+    ) -> None:
+        """Personalised federated learning: each device answers with its own, over FedAvg + fine-tuning."""
+        from duetto.cli import executors
+        from duetto.evaluation import records, report
+        from duetto.programs import personal, runs
+
+        names = (*BASELINES, *METHODS) if methods == "all" else tuple(methods.split(","))
+        settings = Settings(**chosen)
+        what = personal.Comparison(task, names, parse(seeds), settings, executor=executors.executor(executor))
+        into = running.place(runs_dir, f"personal-{task}" if name is None else name)
+        if fresh:
+            runs.forget(into)
+        with console.stoppable(running.STOPPED), console.Progressing() as progress:
+            outcomes = personal.compare(what, into, progress)
+        found, page = personal.lines(outcomes), into / "report.html"
+        personal.result(what, into.name, outcomes).save(into / "result.json")
+        records.write(into / "records.jsonl", [])
+        report.write(into, page)
+        if as_json:
+            console.emit({"task": task, "settings": asdict(settings), "lines": [asdict(line) for line in found]})
+        else:
+            title = f"{task}, {settings.partition}, {settings.rounds} rounds: %, means over users"
+            console.out().print(personal_table(found, title))
+            console.out().print(f"\nReport: {page}", soft_wrap=True, markup=False)
+
+    single = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    single.command("personal", epilog=EXAMPLES)(flags.taking(run, flags.of(Settings, but=("points",))))
     return typer.main.get_command(single)
 
 
@@ -169,6 +217,25 @@ def routers_table(found: list[Routed], title: str) -> Table:
             *(_percent(value) for value in line.asked),
             over,
         )
+    return shown
+
+
+def personal_table(found: list[Personal], title: str) -> Table:
+    """The lines for a terminal: device users, those who join after training, and the same before they have trained."""
+    from rich.table import Table
+
+    shown = Table(title=title, box=None, header_style="bold", title_justify="left", padding=(0, 2, 0, 0))
+    shown.add_column("", no_wrap=True)
+    for column in ("held", "worst", "over fine-tuning", "joined", "cold", "kB up", "kB down", "s"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for line in found:
+        if line.diverged:
+            shown.add_row(line.name, f"[red]{line.diverged}[/]")
+            continue
+        kilobytes = (f"{each / 1000:,.1f}" if each else "" for each in (line.up_bytes, line.down_bytes))
+        shares = (_percent(value) for value in (line.unseen, line.cold))
+        first = (_percent(line.held), _percent(line.worst), _interval(line.gain))
+        shown.add_row(line.name, *first, *shares, *kilobytes, f"{line.seconds:.0f}")
     return shown
 
 

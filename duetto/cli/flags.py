@@ -26,9 +26,9 @@ def of(kind: type, but: Sequence[str] = ()) -> list[inspect.Parameter]:
 
 
 def helps(kind: type) -> Mapping[str, str]:
-    """What the docstring says of each of the ``Attributes:``, as sentences."""
-    section = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
-    said: dict[str, str] = {}
+    """What the docstring says of each of the ``Attributes:``, as sentences; a base's stands where it says nothing."""
+    section = ((kind.__doc__ and inspect.getdoc(kind)) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    said: dict[str, str] = dict(helps(kind.__base__)) if kind.__base__ not in (None, object) else {}
     for entry in re.split(r"\n(?=    \w)", f"\n{inspect.cleandoc(section)}".replace("\n", "\n    ")):
         names, colon, text = " ".join(entry.split()).partition(": ")
         if colon:

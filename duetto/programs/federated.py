@@ -29,7 +29,7 @@ from duetto.models import Net
 from duetto.policies import Uniform
 from duetto.programs.saved import Saved
 from duetto.protocols import rounds
-from duetto.simulation.engine import simulate
+from duetto.simulation.engine import Log, simulate
 from duetto.simulation.fleet import fleet
 from duetto.tasks import by_user, load, partition
 from duetto.tasks.by_user import ByUser
@@ -207,21 +207,29 @@ def world(task: str, settings: Settings, seed: int) -> World:
     )
 
 
-def algorithm(name: str, here: World, settings: Settings, more: Mapping[str, Any], executor: Executor) -> Algorithm:
+def algorithm(
+    name: str,
+    here: World,
+    settings: Settings,
+    more: Mapping[str, Any],
+    executor: Executor,
+    methods: Mapping[str, Mapping[str, Any]] = METHODS,
+) -> Algorithm:
     """The algorithm of that name on this world.
 
     Raises:
         ConfigError: there is none.
     """
-    if name not in METHODS:
-        raise ConfigError(f"no algorithm is called {name!r}", f"use one of {', '.join((*METHODS, *BASELINES))}")
+    if name not in methods:
+        raise ConfigError(f"no algorithm is called {name!r}", f"use one of {', '.join((*methods, *BASELINES))}")
     own: dict[str, Any] = {"lr": settings.lr, "momentum": settings.momentum}
     own |= {"epochs": settings.epochs, "batch_size": settings.batch_size}
-    own |= {"cohort": Uniform(settings.cohort), **METHODS[name], **more}
+    own |= {"cohort": Uniform(settings.cohort), **methods[name], **more}
     made: Algorithm = getattr(algorithms, name)(here.net, here.params, **own)
     client = made.client
     assert isinstance(client, Client)
-    return replace(made, client=replace(client, executor=executor, augment=here.augment), up=WIRES[settings.up])
+    up = made.up if settings.up == "float32" else WIRES[settings.up]
+    return replace(made, client=replace(client, executor=executor, augment=here.augment), up=up)
 
 
 def learn(
@@ -236,49 +244,77 @@ def learn(
 ) -> Outcome:
     """Rounds of one algorithm on a simulated fleet; ``changed`` may replace its parts."""
     plain = algorithm(name, here, settings, more, executor)
-    every = max(1, settings.rounds // settings.points)
     curve: list[tuple[float, ...]] = []
 
     def heard(record: Record) -> None:
-        progress(name, record.step + 1, settings.rounds)
         if "accuracy_held" in record.metrics:
             told = [record.metrics.get(key, np.nan) for key in ("accuracy_held", "accuracy_unseen", "loss")]
             curve.append((record.step + 1, *map(float, told)))
 
     began = time.perf_counter()
-    log = simulate(
+    log = lived(name, here, settings, seed, plain, progress, changed, here.accuracy, heard)
+    seconds = time.perf_counter() - began
+    return outcome(name, seed, here.score(log.memory["cloud"]["params"]), log, seconds, curve)
+
+
+def lived(
+    name: str,
+    here: World,
+    settings: Settings,
+    seed: int,
+    made: Algorithm,
+    progress: Progress,
+    changed: Callable[[Algorithm], Algorithm] = lambda made: made,
+    measure: Callable[[Tree], Mapping[str, float]] | None = None,
+    heard: Callable[[Record], None] = lambda record: None,
+) -> Log:
+    """Rounds of an algorithm among the devices of a world, and what all of them remember."""
+
+    def told(record: Record) -> None:
+        progress(name, record.step + 1, settings.rounds)
+        heard(record)
+
+    return simulate(
         fleet=fleet(
             "phones",
             list(here.train),
             examples=[len(rows) for rows in here.train.values()],
             data=here.train.__getitem__,
         ),
-        device=Party(skills=(type(plain.client),)),
+        device=Party(skills=(type(made.client),)),
         cloud=rounds(
-            lambda step: changed(_slowed(plain, settings, step)),
+            lambda step: changed(_slowed(made, settings, step)),
             steps=settings.rounds,
             seed=seed,
-            measure=here.accuracy,
-            every=every,
+            measure=measure,
+            every=max(1, settings.rounds // settings.points),
         ),
         network=settings.network,
         seed=seed,
-        on_record=heard,
+        on_record=told,
     )
-    seconds = time.perf_counter() - began
+
+
+def outcome(
+    name: str,
+    seed: int,
+    found: Mapping[str, PerUser],
+    log: Log,
+    seconds: float,
+    curve: Sequence[tuple[float, ...]] = (),
+) -> Outcome:
+    """What a run came to, its costs by device and round."""
     asked = sum(int(record.metrics["cohort"]) for record in log.records)
-    params = log.memory["cloud"]["params"]
-    diverged = None if trees.finite(params) else "its parameters are not finite"
     return Outcome(
         name,
         seed,
-        _told(here.score(params)),
+        _told(found),
         curve,
         sum(record.cost.up_bytes for record in log.records) / asked,
         sum(record.cost.down_bytes for record in log.records) / asked,
         seconds,
         sum(int(record.metrics["failed"]) for record in log.records),
-        diverged,
+        None if trees.finite(log.memory["cloud"]["params"]) else "its parameters are not finite",
     )
 
 
@@ -368,15 +404,31 @@ class Comparison:
     executor: Executor = field(default_factory=training.Auto)
 
 
-def compare(what: Comparison, folder: Path, progress: Progress = lambda what, done, of: None) -> list[Outcome]:
+def compare(
+    what: Comparison,
+    folder: Path,
+    progress: Progress = lambda what, done, of: None,
+    *,
+    methods: Mapping[str, Mapping[str, Any]] = METHODS,
+    people: Callable[[str, Any, int], Any] | None = None,
+    learning: Callable[..., Outcome] | None = None,
+) -> list[Outcome]:
     """Do what of a comparison is not there yet.
+
+    Args:
+        what: is compared.
+        folder: of the run.
+        progress: is told.
+        methods: the algorithms that there are.
+        people: makes a seed's world; None is :func:`world`.
+        learning: what is done with an algorithm; None is :func:`learn`.
 
     Raises:
         ConfigError: an unknown algorithm, or a folder that holds another comparison.
     """
     for name in what.names:
-        if name not in METHODS and name not in BASELINES:
-            raise ConfigError(f"no algorithm is called {name!r}", f"use some of {', '.join((*METHODS, *BASELINES))}")
+        if name not in methods and name not in BASELINES:
+            raise ConfigError(f"no algorithm is called {name!r}", f"use some of {', '.join((*methods, *BASELINES))}")
     config = {"task": what.task, "settings": asdict(what.settings)}
     claim = folder / "config.json"
     if claim.exists() and json.loads(claim.read_text()) != config:
@@ -389,14 +441,14 @@ def compare(what: Comparison, folder: Path, progress: Progress = lambda what, do
             mark = "".join(f"-{key}={value}" for key, value in sorted(own.items()))
             path = folder / f"{name}{mark}-seed-{seed}.json"
             if not path.exists():
-                here = here or world(what.task, what.settings, seed)
+                here = here or (people or world)(what.task, what.settings, seed)
                 folder.mkdir(parents=True, exist_ok=True)  # what cannot start leaves no folder
                 claim.write_text(json.dumps(config))
                 say = _saying(progress, f"seed {seed}: ")
                 if name in BASELINES:
                     baseline(name, here, what.settings, seed, what.executor, say).save(path)
                 else:
-                    learn(name, here, what.settings, seed, own, what.executor, say).save(path)
+                    (learning or learn)(name, here, what.settings, seed, own, what.executor, say).save(path)
             found.append(Outcome.load(path))
     return found
 
@@ -413,7 +465,8 @@ class Line:
         name: of the algorithm.
         held, unseen, worst: the mean over users of held-back rows and of unseen users, and over the worst tenth of
             device users; a mean over seeds.
-        gain: held, less that of "fedavg", and its 95 % interval over users drawn again (all seeds pooled).
+        gain: held, less that of "fedavg" (or what else is compared with), and its 95 % interval over users drawn again
+            (all seeds pooled).
         gap: "centralised" less this one, likewise.
         up_bytes, down_bytes: of a device in a round.
         seconds: of real time a run.
@@ -433,8 +486,8 @@ class Line:
     diverged: str | None
 
 
-def lines(found: Sequence[Outcome]) -> list[Line]:
-    """One line an algorithm, in their order."""
+def lines(found: Sequence[Outcome], against: str = "fedavg") -> list[Line]:
+    """One line an algorithm, in their order, compared with the one that is named."""
     names = list(dict.fromkeys(each.name for each in found))
     of = {name: [each for each in found if each.name == name] for name in names}
 
@@ -451,7 +504,7 @@ def lines(found: Sequence[Outcome]) -> list[Line]:
             mean("held"),
             mean("unseen"),
             mean("held", users.worst),
-            _difference(of.get("fedavg"), mine),
+            _difference(of.get(against), mine),
             _difference(mine, of.get("centralised")),
             float(np.mean([each.up_bytes for each in mine])),
             float(np.mean([each.down_bytes for each in mine])),

@@ -4,26 +4,36 @@ from duetto.training.augment import Affine, Crop
 from duetto.training.auto import Auto
 from duetto.training.client import Client
 from duetto.training.cohort import Cohort
+from duetto.training.contrast import Contrast
 from duetto.training.joint import EveryExit, SelfDistil
 from duetto.training.losses import CrossEntropy, Distil, Drift, Proximal
 from duetto.training.optimisers import SGD, Adam
 from duetto.training.processes import Processes
 from duetto.training.rate import Imitate, Rated
 from duetto.training.sequential import Sequential
+from duetto.training.steps import Partly, batches, gradient, moved
 from duetto.training.tune import Tune
+from duetto.training.views import BatchNorm, Body, Full, Head, Masked, last_layer
 
 __all__ = [
     "Adam",
     "Affine",
     "Auto",
+    "BatchNorm",
+    "Body",
     "Client",
     "Cohort",
+    "Contrast",
     "Crop",
     "CrossEntropy",
     "Distil",
     "Drift",
     "EveryExit",
+    "Full",
+    "Head",
     "Imitate",
+    "Masked",
+    "Partly",
     "Processes",
     "Proximal",
     "Rated",
@@ -31,4 +41,8 @@ __all__ = [
     "SelfDistil",
     "Sequential",
     "Tune",
+    "batches",
+    "gradient",
+    "last_layer",
+    "moved",
 ]

@@ -58,3 +58,21 @@ def test_routers_in_a_table_and_json(run: Callable[..., Any]) -> None:
         done = run("bench", "routing", "--name", "other", *words)
         assert done.code == 2
         assert said in done.error
+
+
+def test_personalised_methods_in_a_table_and_json(run: Callable[..., Any]) -> None:
+    quick = ("bench", "personal", "--partition", "dirichlet:0.5", "--users", "10", "--rounds", "1", "--cohort", "3",
+             "--seeds", "0", "--tune-epochs", "1", "--methods", "fedavg_ft,fedper",
+             "--executor", "sequential")  # fmt: skip
+    shown = run(*quick).out
+    assert "over fine-tuning" in shown
+    found = json.loads(run(*quick, "--json").out)
+    assert [line["name"] for line in found["lines"]] == ["fedavg_ft", "fedper"]
+    assert f"{100 * found['lines'][1]['held']:.1f}" in shown
+    assert found["settings"]["tune_epochs"] == 1
+    page = Path(shown.rpartition("Report: ")[2].strip())
+    assert "fedper" in page.read_text()
+    done = run("bench", "personal", "--name", "other", "--methods", "fedsgd")
+    assert (done.code, "fedsgd" in done.error) == (2, True)
+    assert "--tune-epochs" in (told := run("bench", "personal", "--help").out)
+    assert "--points" not in told
