@@ -4,6 +4,8 @@ from duetto.models.zoo.chain import Chained, alexnet, vgg11
 from duetto.models.zoo.inception import Inception
 from duetto.models.zoo.mobile import Mobile
 from duetto.models.zoo.plain import Conv, Mlp
+from duetto.models.zoo.recommend import Ncf, TwoTower
+from duetto.models.zoo.recurrent import Recurrent
 from duetto.models.zoo.residual import Residual, resnet18
 from duetto.models.zoo.speech import Speech
 from duetto.models.zoo.text import Text
@@ -15,9 +17,12 @@ __all__ = [
     "Inception",
     "Mlp",
     "Mobile",
+    "Ncf",
+    "Recurrent",
     "Residual",
     "Speech",
     "Text",
+    "TwoTower",
     "Vit",
     "alexnet",
     "resnet18",
