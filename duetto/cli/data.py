@@ -305,7 +305,7 @@ def _read(name: str) -> dict[str, int]:
 
         read = load(name).data
     else:
-        from duetto.tasks import arff, idx, leaf, ratings, sensors, shakespeare
+        from duetto.tasks import arff, idx, leaf, ratings, sensors, shakespeare, tweets
 
         folder = official.locate(name)
         assert folder is not None
@@ -316,7 +316,8 @@ def _read(name: str) -> dict[str, int]:
             "har_spsw": sensors.read,
             "ml-100k": lambda folder: ratings.read(folder)[0],
             "ml-1m": lambda folder: ratings.read(folder)[0],
-            "shakespeare": shakespeare.read,
+            "shakespeare": lambda folder: shakespeare.read(folder, step=8),
+            "airline_sentiment": tweets.read,
         }
         read = readers[folder.name](folder)
     return {"users": len(read.users), "rows": len(read.y), "classes": len(read.classes)}

@@ -114,7 +114,7 @@ def load(name: str, seed: int = 0) -> Task:
         ConfigError: there is none.
         DataError: its data cannot be found or read.
     """
-    from duetto.tasks import activity, cifar, digits, handwriting, ratings, shakespeare
+    from duetto.tasks import activity, cifar, digits, handwriting, ratings, sensors, shakespeare, tweets
 
     known: Mapping[str, Callable[[int], Task]] = {
         "activity": activity.task,
@@ -122,7 +122,9 @@ def load(name: str, seed: int = 0) -> Task:
         "digits": digits.task,
         "handwriting": handwriting.task,
         "ratings": ratings.task,
+        "sensors": sensors.task,
         "shakespeare": shakespeare.task,
+        "tweets": tweets.task,
     }
     if name not in known:
         raise ConfigError(f"no task is called {name!r}", f"choose one of {', '.join(known)}")

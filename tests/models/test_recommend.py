@@ -45,7 +45,7 @@ def test_logits_by_hand(net: Ncf | TwoTower) -> None:
         expected = linear(params["head"], np.concatenate([user * item, deep], 1))
     else:
         towers = [dense(params[name], x, last=True) for name, x in (("user", user), ("item", item))]
-        product = (towers[0] * towers[1]).sum(1, keepdims=True) / net.hidden[-1] ** 0.5
+        product = (user * item).sum(1, keepdims=True) + (towers[0] * towers[1]).sum(1, keepdims=True)
         expected = linear(params["head"], product)
     np.testing.assert_allclose(net.logits(params, X), expected, rtol=1e-5, atol=1e-6)
 

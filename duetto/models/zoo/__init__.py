@@ -7,6 +7,7 @@ from duetto.models.zoo.plain import Conv, Mlp
 from duetto.models.zoo.recommend import Ncf, TwoTower
 from duetto.models.zoo.recurrent import Recurrent
 from duetto.models.zoo.residual import Residual, resnet18
+from duetto.models.zoo.signal import Signal
 from duetto.models.zoo.speech import Speech
 from duetto.models.zoo.text import Text
 from duetto.models.zoo.vit import Vit, vit_s16
@@ -20,6 +21,7 @@ __all__ = [
     "Ncf",
     "Recurrent",
     "Residual",
+    "Signal",
     "Speech",
     "Text",
     "TwoTower",

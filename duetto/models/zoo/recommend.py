@@ -49,13 +49,14 @@ class Ncf(Net):
 
 @dataclass(frozen=True)
 class TwoTower(Net):
-    """A tower for the user and one for the item, which meet in a scaled product (Huang et al. 2013; Yi et al. 2019).
+    """A tower for the user and one for the item, which meet in a product (Huang et al. 2013; Yi et al. 2019).
 
-    The item's tower does not see the user, so that a catalogue's vectors can be made beforehand.
+    The item's tower does not see the user, so that a catalogue's vectors can be made beforehand. A tower gives the
+    embedding and what dense layers make of it, side by side.
 
     Attributes:
         shape, classes, items, width, dropout: as for :class:`Ncf`.
-        hidden: widths of each tower; the last is that of the vectors that meet.
+        hidden: widths of each tower's dense layers.
 
     Raises:
         ConfigError: no history, no item, or no layer.
@@ -74,7 +75,7 @@ class TwoTower(Net):
             raise ConfigError("towers without a layer", "name the width of one layer at least")
 
     def module(self) -> nn.Module:
-        """``tower(mean of history) . tower(item) -> Linear``."""
+        """``tower(mean of history) * tower(item) -> sum -> Linear``."""
         return _TwoTower(self)
 
 
@@ -91,7 +92,7 @@ class _Table(nn.Module):
         self.item = nn.Embedding(items, width)
         self.past = nn.Embedding(items, width)
         for table in (self.item, self.past):
-            nn.init.normal_(table.weight, std=width**-0.5)
+            nn.init.normal_(table.weight, std=0.05)  # near nothing, so that a rare item stays near the mean
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -136,10 +137,9 @@ class _TwoTower(nn.Module):
         self.user = nn.Sequential(*_dense(tuple(widths), net.dropout), nn.Linear(widths[-1], last))
         self.item = nn.Sequential(*_dense(tuple(widths), net.dropout), nn.Linear(widths[-1], last))
         self.head = nn.Linear(1, net.classes)
-        self.scale = last**-0.5
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         user, item = self.table(x)
-        product = (self.user(user) * self.item(item)).sum(1, keepdim=True) * self.scale
+        product = (user * item).sum(1, keepdim=True) + (self.user(user) * self.item(item)).sum(1, keepdim=True)
         logits: torch.Tensor = self.head(product)
         return logits
