@@ -40,7 +40,7 @@ def task(seed: int) -> Task:
     data, items = read(folder)
     users = draw_users(data.users, {"train": 0.4, "calibration": 0.1, "device": 0.3, "unseen": 0.2}, seed)
     shape = (1 + HISTORY,)
-    small, large = Ncf(shape, 2, items, 8, (16,)), Ncf(shape, 2, items, 64, (128, 64), dropout=0.2)
+    small, large = Ncf(shape, 2, items, 4, (8,)), Ncf(shape, 2, items, 16, (32, 16), dropout=0.1)
     return Task(
         name="ratings",
         seed=seed,
@@ -48,8 +48,8 @@ def task(seed: int) -> Task:
         users=users,
         small=small,
         large=large,
-        teach_large=Client(large, (CrossEntropy(),), Adam(2e-3, schedule="cosine"), 5, 256),
-        teach_small=Client(small, (CrossEntropy(0.5), Distil(0.5, 1.0)), Adam(5e-3, schedule="cosine"), 5, 256),
+        teach_large=Client(large, (CrossEntropy(),), Adam(4e-3, schedule="cosine"), 3, 256),
+        teach_small=Client(small, (CrossEntropy(0.5), Distil(0.5, 1.0)), Adam(1e-2, schedule="cosine"), 3, 256),
         learn=Client(small, (Distil(1.0, 1.0),), SGD(0.05, 0.9), 2, 32, lessons="lessons"),
         tune=Client(small, (Distil(1.0, 1.0),), SGD(0.01, 0.9), 2, 32, lessons="lessons"),
         dealt=in_order(data, PARTS, together=1 + NEGATIVES),

@@ -74,9 +74,10 @@ def test_the_task_follows_the_play(folder: Path) -> None:
         rows = task.rows(user)
         said = " ".join(roles[user])
         assert [text(row) for row in rows.part("held").x] == [
-            said[start : start + 32] for start in range(0, len(said) - 32, 8)
+            said[start : start + 12] for start in range(0, len(said) - 12, 9)
         ][round(0.8 * len(rows)) :]
         assert len(rows.parts["stream"]) == pytest.approx(0.6 * len(rows), abs=1)
+    assert len(task.public) == sum(len(range(0, len(" ".join(roles[user])) - 12, 3)) for user in task.users["train"])
     x = task.public.x[:3]
     for net in (task.small, task.large):
         assert net.logits(net.init(0), x).shape == (3, 80)
