@@ -8,7 +8,21 @@ from duetto.models.net import Net
 from duetto.models.returns import Neighbours, Prototypes
 from duetto.models.skills import Predict
 from duetto.models.staged import Half, Staged, stage
-from duetto.models.zoo import Chained, Conv, Inception, Mlp, Mobile, Residual, Speech, Text, Vit
+from duetto.models.zoo import (
+    Chained,
+    Conv,
+    Inception,
+    Mlp,
+    Mobile,
+    Ncf,
+    Recurrent,
+    Residual,
+    Signal,
+    Speech,
+    Text,
+    TwoTower,
+    Vit,
+)
 
 __all__ = [
     "Bottlenecked",
@@ -21,14 +35,18 @@ __all__ = [
     "Mixture",
     "Mlp",
     "Mobile",
+    "Ncf",
     "Neighbours",
     "Net",
     "Predict",
     "Prototypes",
+    "Recurrent",
     "Residual",
+    "Signal",
     "Speech",
     "Staged",
     "Text",
+    "TwoTower",
     "Vit",
     "attached",
     "embedded",
