@@ -36,7 +36,7 @@ USERS = 20
 GRAPHS: dict[str, Any] = {
     "ring": lambda users, seed: graphs.ring(users),
     "torus": lambda users, seed: graphs.torus(users),
-    "random, degree 4": lambda users, seed: graphs.regular(users, 4, seed),
+    "random 4-regular": lambda users, seed: graphs.regular(users, 4, seed),
     "complete": lambda users, seed: graphs.complete(users),
 }
 
@@ -56,7 +56,7 @@ def data(task: str, seed: int) -> ByUser:
     return people.only(drawn["fleet"])
 
 
-def run(task: str, seed: int, steps: int, lr: float, epochs: int) -> dict[str, Any]:
+def run(task: str, names: list[str], seed: int, steps: int, lr: float, epochs: int) -> dict[str, Any]:
     """One seed: by system what it reached, and its megabytes."""
     people = data(task, seed)
     parts = split(people, {"own": 0.8, "held": 0.2}, seed)
@@ -77,8 +77,8 @@ def run(task: str, seed: int, steps: int, lr: float, epochs: int) -> dict[str, A
     spent = sum(record.cost.up_bytes + record.cost.down_bytes for record in log.records)
     last = right(log.memory["cloud"]["params"])
     found: dict[str, Any] = {"fedavg": {"rounds": steps, "mean": last, "worst": last, "joint": last, "mb": spent / 1e6}}
-    for name, build in GRAPHS.items():
-        graph = build(own.users, seed)
+    for name in names:
+        graph = GRAPHS[name](own.users, seed)
         weights = graphs.metropolis(graph)
         messages = sum(len(known) for known in graph.values())
         for label, count in {
@@ -122,13 +122,18 @@ def main() -> None:
     """Run all seeds, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--task", choices=("digits", "handwriting"), default="digits")
+    parser.add_argument("--graphs", default=",".join(GRAPHS))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--epochs", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    found = [run(given.task, int(seed), given.rounds, given.lr, given.epochs) for seed in given.seeds.split(",")]
+    names = given.graphs.split(",")
+    found = []
+    for seed in given.seeds.split(","):
+        found.append(run(given.task, names, int(seed), given.rounds, given.lr, given.epochs))
+        print(seed, json.dumps(found[-1]), flush=True)
     print("| system | rounds | MB | mean of the devices | worst device | their mean model |\n|---|---|---|---|---|---|")
     for name in found[0]:
         cells = [f"{found[0][name]['rounds']}", f"{np.mean([each[name]['mb'] for each in found]):.1f}"]
@@ -136,7 +141,6 @@ def main() -> None:
             values = [each[name][what] for each in found]
             cells.append(f"{np.mean(values):.1f} ({min(values):.1f}-{max(values):.1f})")
         print(f"| {name} | {' | '.join(cells)} |")
-    print(json.dumps(found))
 
 
 if __name__ == "__main__":
