@@ -134,12 +134,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--kinds", default="class,task")
+    parser.add_argument("--methods", default="", help="beginnings of names; all where empty")
     given = parser.parse_args()
     torch.set_num_threads(1)
     for kind in given.kinds.split(","):
         print(f"| {kind}-incremental | accuracy at the end | backward transfer | when just learnt |\n|---|---|---|---|")
         raw = {}
         for name, method in {**METHODS, "joint (all rows so far)": None}.items():
+            if not any(name.startswith(each) for each in given.methods.split(",")):
+                continue
             scores = [
                 by_user(run(data(given.task, int(seed)), int(seed), kind, method, given.rounds, given.epochs, given.lr))
                 for seed in given.seeds.split(",")
