@@ -4,31 +4,47 @@ from duetto.training.augment import Affine, Crop
 from duetto.training.auto import Auto
 from duetto.training.client import Client
 from duetto.training.cohort import Cohort
+from duetto.training.ewc import Elastic, Ewc
+from duetto.training.gem import Gem
 from duetto.training.joint import EveryExit, SelfDistil
+from duetto.training.lifelong import Lifelong, Within
 from duetto.training.losses import CrossEntropy, Distil, Drift, Proximal
+from duetto.training.lwf import Kept, Lwf
 from duetto.training.optimisers import SGD, Adam
 from duetto.training.processes import Processes
 from duetto.training.rate import Imitate, Rated
+from duetto.training.replay import Replay
 from duetto.training.sequential import Sequential
 from duetto.training.tune import Tune
+from duetto.training.vertical import Bottom, Top
 
 __all__ = [
     "Adam",
     "Affine",
     "Auto",
+    "Bottom",
     "Client",
     "Cohort",
     "Crop",
     "CrossEntropy",
     "Distil",
     "Drift",
+    "Elastic",
     "EveryExit",
+    "Ewc",
+    "Gem",
     "Imitate",
+    "Kept",
+    "Lifelong",
+    "Lwf",
     "Processes",
     "Proximal",
     "Rated",
+    "Replay",
     "SGD",
     "SelfDistil",
     "Sequential",
+    "Top",
     "Tune",
+    "Within",
 ]
