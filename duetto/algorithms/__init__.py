@@ -6,6 +6,20 @@ from duetto.algorithms.feddyn import feddyn
 from duetto.algorithms.fednova import fednova
 from duetto.algorithms.fedopt import fedadagrad, fedadam, fedyogi
 from duetto.algorithms.fedprox import fedprox
+from duetto.algorithms.fedrolex import fedrolex
+from duetto.algorithms.heterofl import heterofl
 from duetto.algorithms.scaffold import scaffold
 
-__all__ = ["fedadagrad", "fedadam", "fedavg", "fedavgm", "feddyn", "fednova", "fedprox", "fedyogi", "scaffold"]
+__all__ = [
+    "fedadagrad",
+    "fedadam",
+    "fedavg",
+    "fedavgm",
+    "feddyn",
+    "fednova",
+    "fedprox",
+    "fedrolex",
+    "fedyogi",
+    "heterofl",
+    "scaffold",
+]

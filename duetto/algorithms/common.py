@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, Required, TypedDict, TypeVar
 
 from duetto import aggregation, policies, training
@@ -85,6 +86,12 @@ def spelled_out(build: Build) -> Build:
     common = [each for each in of_all if each.kind == each.KEYWORD_ONLY]
     build.__signature__ = own.replace(parameters=[*named, *common])  # type: ignore[attr-defined]
     return build
+
+
+def declared(client: Client, net: Net, **changed: Any) -> Client:
+    """The plain training that ``client`` declares, of another network: for a client that trains what it makes of it."""
+    own = {each.name: getattr(client, each.name) for each in fields(Client)}
+    return Client(**{**own, "net": net, **changed})
 
 
 def positive(**numbers: float) -> None:

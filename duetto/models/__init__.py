@@ -4,6 +4,7 @@ from duetto.models.bottleneck import Bottlenecked, fitting_cuts
 from duetto.models.embedding import embedded
 from duetto.models.exits import Branched, Exit, attached, evenly
 from duetto.models.mixture import Mixture
+from duetto.models.narrow import narrowed, window
 from duetto.models.net import Net
 from duetto.models.returns import Neighbours, Prototypes
 from duetto.models.skills import Predict
@@ -34,5 +35,7 @@ __all__ = [
     "embedded",
     "evenly",
     "fitting_cuts",
+    "narrowed",
     "stage",
+    "window",
 ]

@@ -29,12 +29,14 @@ from duetto.types import Action, Algorithm, Key, Local, Move, Party, Policy, Row
 NET, OTHER = Mlp((3,), 2, (4,)), Mlp((3,), 2, (5,))
 PARAMS = NET.init(0)
 USERS = {"ann": 5, "ben": 9, "eve": 4}
-OWN: dict[str, Mapping[str, float]] = {
+OWN: dict[str, Mapping[str, Any]] = {
     "fedadagrad": {"server_lr": 0.03},
     "fedadam": {"server_lr": 0.03},
     "feddyn": {"alpha": 0.1},
     "fedprox": {"mu": 0.1},
+    "fedrolex": {"levels": (1.0,)},
     "fedyogi": {"server_lr": 0.03},
+    "heterofl": {"levels": (1.0,)},
 }
 BUILT: dict[str, Callable[[Any], Algorithm]] = {
     "taught": lambda build: build(
