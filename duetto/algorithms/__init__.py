@@ -3,10 +3,12 @@
 from duetto.algorithms.fedavg import fedavg
 from duetto.algorithms.fedavgm import fedavgm
 from duetto.algorithms.feddyn import feddyn
+from duetto.algorithms.fedlora import fedlora
 from duetto.algorithms.fednova import fednova
 from duetto.algorithms.fedopt import fedadagrad, fedadam, fedyogi
 from duetto.algorithms.fedprox import fedprox
 from duetto.algorithms.fedrolex import fedrolex
+from duetto.algorithms.ffa_lora import ffa_lora
 from duetto.algorithms.heterofl import heterofl
 from duetto.algorithms.scaffold import scaffold
 
@@ -16,10 +18,12 @@ __all__ = [
     "fedavg",
     "fedavgm",
     "feddyn",
+    "fedlora",
     "fednova",
     "fedprox",
     "fedrolex",
     "fedyogi",
+    "ffa_lora",
     "heterofl",
     "scaffold",
 ]

@@ -3,6 +3,7 @@
 from duetto.models.bottleneck import Bottlenecked, fitting_cuts
 from duetto.models.embedding import embedded
 from duetto.models.exits import Branched, Exit, attached, evenly
+from duetto.models.lora import Lora
 from duetto.models.mixture import Mixture
 from duetto.models.narrow import narrowed, window
 from duetto.models.net import Net
@@ -19,6 +20,7 @@ __all__ = [
     "Exit",
     "Half",
     "Inception",
+    "Lora",
     "Mixture",
     "Mlp",
     "Mobile",
