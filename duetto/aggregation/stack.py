@@ -19,7 +19,7 @@ class Stack(Aggregator[Tree]):
     The whole cohort stays in memory. The state is the result: ``{sender: tree}``.
 
     Attributes:
-        weighed: keep ``{"tree": tree, "weight": float64}`` of every sender, partial trees too, for who tells them apart.
+        weighed: keep ``{"tree": tree, "weight": float64}`` of every sender, partial trees too.
     """
 
     weighed: bool = False

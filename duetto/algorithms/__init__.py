@@ -1,9 +1,12 @@
 """Learning together: one paper, one file, both sides of it."""
 
+from duetto.algorithms.dsfl import dsfl
 from duetto.algorithms.fedavg import fedavg
 from duetto.algorithms.fedavgm import fedavgm
+from duetto.algorithms.feddf import feddf
 from duetto.algorithms.feddyn import feddyn
 from duetto.algorithms.fedlora import fedlora
+from duetto.algorithms.fedmd import fedmd
 from duetto.algorithms.fednova import fednova
 from duetto.algorithms.fedopt import fedadagrad, fedadam, fedyogi
 from duetto.algorithms.fedprox import fedprox
@@ -13,12 +16,15 @@ from duetto.algorithms.heterofl import heterofl
 from duetto.algorithms.scaffold import scaffold
 
 __all__ = [
+    "dsfl",
     "fedadagrad",
     "fedadam",
     "fedavg",
     "fedavgm",
+    "feddf",
     "feddyn",
     "fedlora",
+    "fedmd",
     "fednova",
     "fedprox",
     "fedrolex",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Required, TypedDict, TypeVar
 
@@ -92,6 +92,17 @@ def declared(client: Client, net: Net, **changed: Any) -> Client:
     """The plain training that ``client`` declares, of another network: for a client that trains what it makes of it."""
     own = {each.name: getattr(client, each.name) for each in fields(Client)}
     return Client(**{**own, "net": net, **changed})
+
+
+def alike(nets: Sequence[Net]) -> tuple[Net, ...]:
+    """The networks, where all take the same inputs and give the same classes.
+
+    Raises:
+        ConfigError: they do not, or there are none.
+    """
+    if len({(net.shape, net.classes) for net in nets}) != 1:
+        raise ConfigError(f"{len(nets)} kinds of network", "name some, all of the same shape and classes")
+    return tuple(nets)
 
 
 def kind_of(peer: Peer | None, kinds: int) -> int:

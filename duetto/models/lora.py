@@ -133,7 +133,7 @@ class _Low(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = (dict(self.get_submodule(name).named_parameters()) for name in ("left", "right"))
-        params = dict(self.get_submodule("rest").named_parameters())
+        params: dict[str, Tensor] = dict(self.get_submodule("rest").named_parameters())
         for name, frozen in self.get_submodule("base").named_parameters():
             thin = right[name].detach() if self._fixed else right[name]
             params[name] = frozen.detach() + (left[name] @ thin).view_as(frozen)
