@@ -3,7 +3,9 @@
 from duetto.models.bottleneck import Bottlenecked, fitting_cuts
 from duetto.models.embedding import embedded
 from duetto.models.exits import Branched, Exit, attached, evenly
+from duetto.models.lora import Lora
 from duetto.models.mixture import Mixture
+from duetto.models.narrow import narrowed, window
 from duetto.models.net import Net
 from duetto.models.returns import Neighbours, Prototypes
 from duetto.models.skills import Predict
@@ -32,6 +34,7 @@ __all__ = [
     "Exit",
     "Half",
     "Inception",
+    "Lora",
     "Mixture",
     "Mlp",
     "Mobile",
@@ -52,5 +55,7 @@ __all__ = [
     "embedded",
     "evenly",
     "fitting_cuts",
+    "narrowed",
     "stage",
+    "window",
 ]

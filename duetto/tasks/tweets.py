@@ -144,7 +144,8 @@ def hashed(texts: Sequence[str], slots: int = SLOTS) -> NDArray[np.float32]:
             code = zlib.crc32(feature.encode())
             row[(code >> 1) % slots] += 1 if code & 1 else -1
     norm = np.sqrt((x**2).sum(1, keepdims=True))
-    return np.divide(x, norm, out=x, where=norm > 0)
+    found: np.ndarray = np.divide(x, norm, out=x, where=norm > 0)
+    return found
 
 
 def words(text: str) -> list[str]:
