@@ -29,7 +29,7 @@ import numpy as np
 
 from duetto import tree as trees
 from duetto.device.agreement import Agreement
-from duetto.device.artefact import Artefact
+from duetto.device.artefact import Artefact, session
 from duetto.device.breaker import Breaker, Guarded
 from duetto.device.consenting import Consenting
 from duetto.device.outbox import Outbox, Ticket
@@ -162,9 +162,10 @@ class Device:
     # ---------------------------------------------------------------------------------------------- life
 
     async def __aenter__(self) -> Self:
-        """Open the outbox, take up the model, and begin to connect; waits for nobody."""
+        """Open the outbox, take up the model, load it, and begin to connect; waits for nobody else."""
         await self.outbox.__aenter__()
         self._take_up()
+        await asyncio.to_thread(self._load)
         if self._address is not None:
             self._client = Client(self._address, credentials=self._credentials)
             self._connection.dial = self._client.talk
@@ -294,6 +295,14 @@ class Device:
         version = np.int64(0 if self.slot is None else self.slot.version)
         self._running.local.memory = {**self._running.local.memory, "version": version}
 
+    def _load(self, path: Path | None = None) -> None:
+        """Load a model, or the one that runs: the first answer's time is not for that. One that cannot be loaded tells
+        so when it is asked."""
+        path = path or self._path
+        if path is not None:
+            with suppress(Error):
+                session(str(path), Artefact(str(path)).threads)
+
     async def _compare(self) -> None:
         """A new model is sent back where it agrees less with the cloud than the one before it."""
         compared, self._compared = self._compared, []
@@ -330,9 +339,15 @@ class Device:
         def told(here: int, whole: int) -> None:
             self.progress = here, whole
 
+        def updated() -> Slot | None:
+            slot = updater.update(told)
+            if slot is not None:
+                self._load(self.slots.path(slot))
+            return slot
+
         thread = ThreadPoolExecutor(1, "duetto-update")
         try:
-            slot = await loop.run_in_executor(thread, updater.update, told)
+            slot = await loop.run_in_executor(thread, updated)
         finally:  # the thread may be waiting for this loop, which therefore must not wait for it
             source.stop()
             thread.shutdown(wait=False)
