@@ -1,9 +1,9 @@
 """pFedMe: the shared parameters are drawn to where each device's own ones end under a pull back to them.
 
-Dinh, Tran, Nguyen: Personalized Federated Learning with Moreau Envelopes, NeurIPS 2020. On every batch ``theta`` takes
-``inner_steps`` steps on ``f(theta) + lam/2 |theta - w|^2``, then ``w`` goes ``eta * lam`` of the way to it; a device answers
-with ``theta``. The server takes ``beta`` of the way to the mean of all ``w``, in which everyone counts the same. With
-``eta * lam = 1`` and one batch a round it is FedProx with ``mu = lam`` and ``inner_steps`` passes.
+Dinh, Tran, Nguyen: Personalized Federated Learning with Moreau Envelopes, NeurIPS 2020. On every batch ``theta``
+takes ``inner_steps`` steps on ``f(theta) + lam/2 |theta - w|^2``, then ``w`` goes ``eta * lam`` of the way; a device
+answers with ``theta``. The server takes ``beta`` of the way to the mean of all ``w``, in which everyone counts the same.
+With ``eta * lam = 1`` and one batch a round it is FedProx with ``mu = lam`` and ``inner_steps`` passes.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ import numpy as np
 
 from duetto import tree as trees
 from duetto.device.agreement import Agreement
-from duetto.device.artefact import Artefact
+from duetto.device.artefact import Artefact, session
 from duetto.device.breaker import Breaker, Guarded
 from duetto.device.consenting import Consenting
 from duetto.device.lessons import Lessons
@@ -185,10 +185,11 @@ class Device:
     # ---------------------------------------------------------------------------------------------- life
 
     async def __aenter__(self) -> Self:
-        """Open the outbox, take up the model, and begin to connect; waits for nobody."""
+        """Open the outbox, take up the model, load it, and begin to connect; waits for nobody else."""
         self._loop = asyncio.get_running_loop()
         await self.outbox.__aenter__()
         self._take_up()
+        await asyncio.to_thread(self._load)
         if self._personal is not None:
             self._tasks.append(asyncio.ensure_future(self._personalise()))
         if self._address is not None:
@@ -362,6 +363,14 @@ class Device:
         assert self._given is not None
         return -int.from_bytes(hashlib.sha256(self._given.read_bytes()).digest()[:6], "little")
 
+    def _load(self, path: Path | None = None) -> None:
+        """Load a model, or the one that runs: the first answer's time is not for that. One that cannot be loaded tells
+        so when it is asked."""
+        path = path or self._path
+        if path is not None:
+            with suppress(Error):
+                session(str(path), Artefact(str(path)).threads)
+
     async def _compare(self) -> None:
         """A new model is sent back where it agrees less with the cloud than the one before it."""
         compared, self._compared = self._compared, []
@@ -397,7 +406,10 @@ class Device:
         source = _Fetched(self._client, self._loop)
 
         def updated() -> Slot | None:
-            return self._updater(self._listening(source), source).update(told)
+            slot = self._updater(self._listening(source), source).update(told)
+            if slot is not None:
+                self._load(self.slots.path(slot))
+            return slot
 
         thread = ThreadPoolExecutor(1, "duetto-update")
         try:

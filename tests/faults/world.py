@@ -123,13 +123,13 @@ def port() -> int:
         return int(listener.getsockname()[1])
 
 
-def waited(pid: int) -> float:
-    """Seconds that the kernel has kept the threads of a process waiting for a core."""
-    total = 0
+def waited(pid: int) -> dict[str, float]:
+    """Seconds that the kernel has kept each thread of a process waiting for a core."""
+    found = {}
     for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         with suppress(OSError):
-            total += int(thread.read_text().split()[1])
-    return total / 1e9
+            found[thread.parent.name] = int(thread.read_text().split()[1]) / 1e9
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------ processes
@@ -443,7 +443,8 @@ class World:
         answer = await self._told({"x": x})
         if answer is None:
             return None
-        wall, kept = time.monotonic() - begin, max(0.0, waited(process.pid) - before)
+        wall, after = time.monotonic() - begin, waited(process.pid)
+        kept = sum(seconds - before.get(thread, 0.0) for thread, seconds in after.items())
         late = answer["seconds"] - PATIENCE
         self.seen.answers += 1
         self.device.fresh = False
