@@ -167,7 +167,9 @@ def test_a_cloud_that_is_killed_while_it_teaches_teaches_nothing_twice(
 ) -> None:
     site, draw = Site(house / "cloud").begin(), np.random.default_rng(1)
     words, given = cloud(house, port, "--lesson", "least=200")
-    start("cloud", *words, **given).until("release 1 is offered to canary", 120)
+    first = start("cloud", *words, **given)
+    first.until("release 1 is offered to canary", 120)
+    first.kill()
     for i in range(4):
         x = draw.standard_normal((75, 4)).astype(np.float32)
         bodies = [trees.encode({"x": row, "label": np.int64(right(row))}) for row in x]
