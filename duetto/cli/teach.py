@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -17,7 +18,8 @@ Small = Annotated[
     str | None,
     typer.Option(
         "--teach",
-        help="Teach this small model from what devices tell: TASK.small, or MODULE:NAME of a duetto.models.Net.",
+        help="Teach this small model from what devices tell: TASK.small, or MODULE:NAME of a duetto.models.Net, or of "
+        "the duetto.training.Client that trains one.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -84,17 +86,20 @@ def teaching(
     from duetto.errors import WireError
     from duetto.models.net import fitting, to_tree
 
-    found = named(small)
-    if found.net is None:
-        raise ConfigError(f"{small} has no description", "name TASK.small, or MODULE:NAME of a duetto.models.Net")
-    if params is None:
-        first = to_tree(dict(found.module.named_parameters()))
-    else:
+    client = _client(small)
+    if client is not None:
+        net, first = client.net, client.net.init(0)
+    if client is None or small.endswith(".small"):
+        found = named(small)
+        if found.net is None:
+            raise ConfigError(f"{small} has no description", "name TASK.small, or MODULE:NAME of a duetto.models.Net")
+        net, first = found.net, to_tree(dict(found.module.named_parameters()))
+    if params is not None:
         try:
             first = trees.decode(params.read_bytes())
         except (OSError, WireError) as fault:
             raise DataError(f"{params} cannot be read ({fault})", "write it with duetto.tree.encode") from fault
-    fitting(found.net, first)
+    fitting(net, first)
     rounds, algorithm = 10, None
     if together is not None:
         name, _, text = together.partition(":")
@@ -104,16 +109,36 @@ def teaching(
     return Teacher(
         site,
         large,
-        found.net,
+        net,
         first,
         model,
-        lesson=_set(Taught(), lesson),
+        lesson=_set(Taught(client), lesson),
         rule=_set(Promotion(), rule),
         share=share,
         every=every,
         algorithm=algorithm,
         rounds=rounds,
     )
+
+
+def _client(small: str) -> Any:
+    """How the small model learns, where what was named says so: a task's own way, or a client; else None."""
+    from importlib import import_module
+
+    from duetto.tasks import load
+    from duetto.training import Client
+
+    module, colon, attribute = small.partition(":")
+    if not colon:
+        task, _, role = small.rpartition(".")
+        return load(task).teach_small if task and role == "small" else None
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a module beside where the command is given, as `python -m` finds it
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as fault:
+        raise ConfigError(f"{small!r} cannot be imported ({fault})", "name it as MODULE:NAME") from fault
+    return found if isinstance(found, Client) else None
 
 
 def _algorithm(name: str, numbers: Mapping[str, float]) -> Any:
