@@ -30,7 +30,7 @@ def numbered(name: str) -> bool:
     return list(own)[:2] == ["net", "params"] and set(kinds) <= {float}
 
 
-@pytest.mark.parametrize("name", filter(numbered, algorithms.__all__))
+@pytest.mark.parametrize("name", [each for each in algorithms.__all__ if numbered(each)])
 def test_a_builder_s_signature_spells_out_what_it_takes(name: str, problem: Any) -> None:
     build = getattr(algorithms, name)
     signature = inspect.signature(build)

@@ -355,7 +355,7 @@ def test_downloading_says_that_it_needs_httpx(monkeypatch: pytest.MonkeyPatch, c
 
 def test_an_unknown_set_is_an_error(cache: Path) -> None:
     for ask in (official.get, official.locate):
-        with pytest.raises(ConfigError, match="'femnist': choose one of handwriting, activity, cifar, sensors"):
+        with pytest.raises(ConfigError, match="'femnist': choose one of handwriting, activity, cifar, ratings, "):
             ask("femnist", cache)
 
 

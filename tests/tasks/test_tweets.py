@@ -18,6 +18,7 @@ COLUMNS = (
     "airline_sentiment_gold,name,negativereason_gold,retweet_count,text,tweet_coord,tweet_created,tweet_location,"
     "user_timezone"
 )
+PARTS_OF_FIVE = {"stream": 3, "calibration": 1, "held": 1}
 HEADER = COLUMNS.split(",")
 
 
@@ -99,12 +100,16 @@ def test_sentiment140_is_read_by_author(tmp_path: Path, file: str) -> None:
         tweets.read140(tmp_path, 8, least=3)
 
 
-def test_the_task_has_groups_of_people(folder: Path) -> None:
-    rows = [row(f"user {i % 20}", tweets.CLASSES[i % 3], f"word {i}") for i in range(80)]
+def test_who_tweets_often_has_a_device_or_is_unseen(folder: Path) -> None:
+    counts = {f"user {i:02d}": 5 if i < 8 else 4 for i in range(28)}
+    rows = [row(name, tweets.CLASSES[i % 3], f"word {i}") for name, count in counts.items() for i in range(count)]
     written(folder / "airline_sentiment", [HEADER, *rows])
     task = tasks.load("tweets", 0)
     groups = {group: len(names) for group, names in task.users.items()}
-    assert groups == {"train": 10, "calibration": 2, "device": 4, "unseen": 4}
+    assert groups == {"train": 17, "calibration": 3, "device": 4, "unseen": 4}
+    assert {counts[name] for name in (*task.users["device"], *task.users["unseen"])} == {5}
+    for user in task.users["device"]:
+        assert {part: len(own) for part, own in task.rows(user).parts.items()} == PARTS_OF_FIVE
     assert task.small.logits(task.small.init(0), task.public.x[:3]).shape == (3, 3)
     assert task.large.parameters > 10 * task.small.parameters
 
