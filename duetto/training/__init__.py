@@ -13,6 +13,7 @@ from duetto.training.losses import CrossEntropy, Distil, Drift, Proximal
 from duetto.training.lwf import Kept, Lwf
 from duetto.training.optimisers import SGD, Adam
 from duetto.training.processes import Processes
+from duetto.training.pseudo import PseudoLabels
 from duetto.training.rate import Imitate, Rated
 from duetto.training.replay import Replay
 from duetto.training.sequential import Sequential
@@ -49,6 +50,7 @@ __all__ = [
     "Partly",
     "Processes",
     "Proximal",
+    "PseudoLabels",
     "Rated",
     "Replay",
     "SGD",
