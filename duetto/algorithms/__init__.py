@@ -1,6 +1,8 @@
 """Learning together: one paper, one file, both sides of it."""
 
+from duetto.algorithms.dccl import dccl
 from duetto.algorithms.dsfl import dsfl
+from duetto.algorithms.duet import duet
 from duetto.algorithms.fedavg import fedavg
 from duetto.algorithms.fedavgm import fedavgm
 from duetto.algorithms.feddf import feddf
@@ -16,7 +18,9 @@ from duetto.algorithms.heterofl import heterofl
 from duetto.algorithms.scaffold import scaffold
 
 __all__ = [
+    "dccl",
     "dsfl",
+    "duet",
     "fedadagrad",
     "fedadam",
     "fedavg",
