@@ -1,8 +1,10 @@
 """Learning together: one paper, one file, both sides of it."""
 
 from duetto.algorithms.apfl import apfl
+from duetto.algorithms.dccl import dccl
 from duetto.algorithms.ditto import ditto
 from duetto.algorithms.dsfl import dsfl
+from duetto.algorithms.duet import duet
 from duetto.algorithms.fedavg import fedavg
 from duetto.algorithms.fedavg_ft import fedavg_ft
 from duetto.algorithms.fedavgm import fedavgm
@@ -30,8 +32,10 @@ from duetto.algorithms.scaffold import scaffold
 
 __all__ = [
     "apfl",
+    "dccl",
     "ditto",
     "dsfl",
+    "duet",
     "fedadagrad",
     "fedadam",
     "fedavg",

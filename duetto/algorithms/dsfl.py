@@ -52,9 +52,9 @@ class Sharpened(Consensus):
 
 @spelled_out
 def dsfl(
-    nets: tuple[Net, ...], public: int, *, digest: int = 1, era: float = 0.1, **common: Unpack[Common]
+    nets: tuple[Net, ...], public: int, *, digest: int = 1, first: int = 10, era: float = 0.1, **common: Unpack[Common]
 ) -> Algorithm:
-    """DS-FL; ``public`` is how many public inputs every device has, ``era`` the temperature that sharpens."""
-    client = partial(ProbabilitiesClient, nets=alike(nets), digest=digest)
+    """DS-FL; ``era`` is the temperature that sharpens, all else as of FedMD."""
+    client = partial(ProbabilitiesClient, nets=alike(nets), digest=digest, first=first)
     nothing = {"logits": np.zeros((public, nets[0].classes), np.float32)}
     return variant(nets[0], nothing, Sharpened(len(nets), era), client, **common)

@@ -5,14 +5,14 @@ said on average about the public inputs (digest), then goes on with its own labe
 now says about the public inputs. Up and down: logits ``[inputs, classes]``, never a parameter. Stays: networks, data.
 
 Every device holds the same inputs, without labels, as ``public`` in its memory, and trains one of ``nets``: that of its
-trait ``kind``, or one drawn by its name. It remembers its network. The digest minimises the KL divergence, where the
-paper takes the distance of logits; its transfer learning on labelled public data is left to whoever published these.
+trait ``kind``, or one drawn by its name. The digest minimises the KL divergence, where the paper takes the distance of
+logits; in place of its transfer learning on labelled public data, a device learns longer before it says anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Unpack
 
@@ -33,7 +33,7 @@ class LogitsClient(Client):
 
     nets: tuple[Net, ...] = ()
     digest: int = 1
-    temperature: float = 1.0
+    first: int = 0
 
     def __call__(self, local: Local, tree: Tree, key: Key, sender: str) -> tuple[Local, Tree]:
         """Digest, revisit, and say."""
@@ -42,8 +42,9 @@ class LogitsClient(Client):
         plain = declared(self, self.nets[int(tree["kind"])])
         model = local.memory.get("model") or plain.net.init(sequential.seed((*key, "init")))
         if tree["heard"]:
-            pupil = declared(self, plain.net, loss=(Distil(1.0, self.temperature),), epochs=self.digest)
+            pupil = declared(self, plain.net, loss=(Distil(1.0, 1.0),), epochs=self.digest)
             model = distilled(pupil, plain.net, model, local.memory["public"], tree["logits"], (*key, "digest"))
+        plain = plain if "model" in local.memory else replace(plain, epochs=plain.epochs + self.first)
         trained = sequential.run(plain, {"params": model}, plain.examples(local, model), key)
         return self._reply(local, tree, trained)
 
@@ -53,19 +54,18 @@ class LogitsClient(Client):
         return {**memory, "kind": sent["kind"], "model": trained.params}, {"logits": self.word(said)}, 1.0
 
     def word(self, logits: np.ndarray) -> np.ndarray:
-        """What is told of the logits: these."""
+        """What it tells of them."""
         return logits
 
     def logits(self, sent: Tree, memory: Mapping[str, Any], x: np.ndarray) -> np.ndarray:
         """What its own network answers; uniform, where it has none yet."""
-        if "model" not in memory:
-            return np.zeros((len(x), self.net.classes), np.float32)
-        return self.nets[int(memory["kind"])].logits(memory["model"], x)
+        said = self.nets[int(memory["kind"])].logits(memory["model"], x) if "model" in memory else None
+        return np.zeros((len(x), self.net.classes), np.float32) if said is None else said
 
 
 @dataclass(frozen=True)
 class Consensus(ServerUpdate[Tree]):
-    """Passes on what devices say on average; ``params`` are these ``logits``. An empty cohort changes nothing."""
+    """Passes on what devices say on average: ``params`` are these ``logits``; an empty cohort changes nothing."""
 
     kinds: int
     personal: ClassVar[bool] = True
@@ -91,9 +91,9 @@ class Consensus(ServerUpdate[Tree]):
 
 @spelled_out
 def fedmd(
-    nets: tuple[Net, ...], public: int, *, digest: int = 1, temperature: float = 1.0, **common: Unpack[Common]
+    nets: tuple[Net, ...], public: int, *, digest: int = 1, first: int = 10, **common: Unpack[Common]
 ) -> Algorithm:
-    """FedMD; ``public`` is how many public inputs every device has."""
-    client = partial(LogitsClient, nets=alike(nets), digest=digest, temperature=temperature)
+    """FedMD; ``public`` is how many public inputs all have, ``first`` further epochs before a device says anything."""
+    client = partial(LogitsClient, nets=alike(nets), digest=digest, first=first)
     nothing = {"logits": np.zeros((public, nets[0].classes), np.float32)}
     return variant(nets[0], nothing, Consensus(len(nets)), client, **common)

@@ -80,7 +80,7 @@ def test_only_what_is_said_travels_and_the_mean_comes_back(data: Any, sharp: boo
 
 def test_a_digest_nears_what_all_say(data: Any) -> None:
     """With many passes and nothing learned of its own, a device says what it was told."""
-    algorithm = fedmd(NETS, len(PUBLIC), digest=400, lr=0.5, epochs=0, batch_size=7)
+    algorithm = fedmd(NETS, len(PUBLIC), digest=400, first=0, lr=0.5, epochs=0, batch_size=7)
     told = softmax(np.random.default_rng(1).normal(size=(7, 3)) @ np.random.default_rng(5).normal(size=(3, 2)))
     sent = {"logits": np.log(told).astype(np.float32), "heard": np.int64(1), "kind": np.int64(0)}
     local = Local(data["ann"], {"public": PUBLIC})
