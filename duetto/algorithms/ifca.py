@@ -84,8 +84,9 @@ class IfcaServer(ServerUpdate[Tree]):
     ) -> tuple[Tree, Tree]:
         """Those that were chosen move."""
         models = dict(self.send(state, params, None)["models"])
-        for name, share in {} if collected is None else collected["share"].items():
-            if share > 0 and collected is not None:
+        collected = {"share": {}} if collected is None else collected
+        for name, share in collected["share"].items():
+            if share > 0:
                 models[name] = trees.add(models[name], trees.scale(collected["models"][name], self.lr / float(share)))
         return {name: model for name, model in models.items() if name != "0"}, models["0"]
 

@@ -1,9 +1,9 @@
 """pFedMe: the shared parameters are drawn to where each device's own ones end under a pull back to them.
 
-Dinh, Tran, Nguyen: Personalized Federated Learning with Moreau Envelopes, NeurIPS 2020. On every batch ``theta``
-takes ``inner_steps`` steps on ``f(theta) + lam/2 |theta - w|^2``, then ``w`` goes ``eta * lam`` of the way; a device
-answers with ``theta``. The server takes ``beta`` of the way to the mean of all ``w``, in which everyone counts the same.
-With ``eta * lam = 1`` and one batch a round it is FedProx with ``mu = lam`` and ``inner_steps`` passes.
+Dinh, Tran, Nguyen: Personalized Federated Learning with Moreau Envelopes, NeurIPS 2020. On every batch ``theta`` takes
+``steps`` steps on ``f(theta) + lam/2 |theta - w|^2``, then ``w`` goes ``eta * lam`` of the way to it; a device answers
+with ``theta``. The server takes ``beta`` of the way to the mean of all ``w``, in which everyone counts the same. With
+``eta * lam = 1`` and one batch a round it is FedProx with ``mu = lam`` and ``steps`` passes.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ class PFedMeClient(Client):
 
     lam: float = 15.0
     eta: float = 0.01
-    inner_steps: int = 5
+    steps: int = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(lam=self.lam, eta=self.eta, inner_steps=self.inner_steps)
+        positive(lam=self.lam, eta=self.eta, steps=self.steps)
 
     def __call__(self, local: Local, tree: Tree, key: Key, sender: str) -> tuple[Local, Tree]:
         """The change of ``w``."""
         theta = w = tree["params"]
         data, losses = self.examples(local, w), []
-        near = replace(self, loss=(*self.loss, Proximal(self.lam, to="anchor")), epochs=self.inner_steps)
-        for step, batch in enumerate(batches(self, data, key)):
+        near = replace(self, loss=(*self.loss, Proximal(self.lam, to="anchor")), epochs=self.steps)
+        for turn, batch in enumerate(batches(self, data, key)):
             start = {"params": w, "anchor": w}
-            trained = sequential.run(near, start, batch, (*key, "inner", step))
+            trained = sequential.run(near, start, batch, (*key, "inner", turn))
             theta = trained.params
             w = trees.add(w, trees.scale(trained.delta, self.eta * self.lam))
             losses.append(trained.loss)
@@ -60,16 +60,14 @@ class PFedMeClient(Client):
         return remembered(memory, "own", sent["params"], sent["params"])
 
     def work(self, local: Local, tree: Tree) -> Work:
-        """``inner_steps`` times FedAvg's."""
+        """``steps`` times FedAvg's."""
         once = super().work(local, tree)
-        return Work(self.inner_steps * once.flops, self.inner_steps * once.bytes)
+        return Work(self.steps * once.flops, self.steps * once.bytes)
 
 
 @spelled_out
 def pfedme(
-    net: Net, params: Tree, *, lam: float, eta: float, inner_steps: int = 5, beta: float = 1.0, **common: Unpack[Common]
+    net: Net, params: Tree, *, lam: float, eta: float, steps: int = 5, beta: float = 1.0, **common: Unpack[Common]
 ) -> Algorithm:
-    """pFedMe; ``lr`` is that of the inner steps, ``eta`` that of the shared parameters on a device."""
-    return variant(
-        net, params, Average(beta), partial(PFedMeClient, lam=lam, eta=eta, inner_steps=inner_steps), **common
-    )
+    """pFedMe; ``lr`` is that of the ``steps`` steps, ``eta`` that of the shared parameters on a device."""
+    return variant(net, params, Average(beta), partial(PFedMeClient, lam=lam, eta=eta, steps=steps), **common)

@@ -38,7 +38,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "fedbn": {},
     "lg_fedavg": {},
     "ditto": {"lam": 0.1},
-    "pfedme": {"lam": 1.0, "eta": 0.5, "inner": 5},
+    "pfedme": {"lam": 1.0, "eta": 0.5, "steps": 5},
     "per_fedavg": {"alpha": 0.05},
     "reptile": {"epsilon": 0.7},
     "apfl": {"alpha": 0.5},

@@ -209,7 +209,7 @@ def test_moon_without_a_contrast_is_fedavg_and_its_first_round_too(problem: Any)
     [
         (ditto, {"lam": -1.0}),
         (pfedme, {"lam": 0.0, "eta": 0.1}),
-        (pfedme, {"lam": 1.0, "eta": 0.1, "inner_steps": 0}),
+        (pfedme, {"lam": 1.0, "eta": 0.1, "steps": 0}),
         (per_fedavg, {"alpha": -1.0}),
         (per_fedavg, {"alpha": 0.1, "hessian": "exact"}),
         (per_fedavg, {"alpha": 0.1, "momentum": 0.9}),
