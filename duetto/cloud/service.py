@@ -169,7 +169,7 @@ class Service:
         self.rests: dict[str, float] = {}
         self.fleet = Fleet(devices, limit=limits.body_bytes, told=self._stir)
         self.sessions: dict[str, Session] = {}
-        self._certificates: dict[str, bytes | None] = {}
+        self.certificates: dict[str, bytes | None] = {}
         self._talking: set[Session] = set()
         self._past = [0, 0]  # bytes of sessions that have ended
         self.over = False
@@ -191,7 +191,7 @@ class Service:
             await channel.close()
             return
         before = self.sessions.get(name)
-        self.sessions[name], self._certificates[name] = session, certificate  # before anything is waited for
+        self.sessions[name], self.certificates[name] = session, certificate  # before anything is waited for
         device = self.fleet.member(name)
         self._stir(name)
         if self._rehearsal:
@@ -209,7 +209,7 @@ class Service:
             self._past[0] += session.down_bytes
             self._past[1] += session.up_bytes
             if self.sessions.get(name) is session:
-                del self.sessions[name], self._certificates[name]
+                del self.sessions[name], self.certificates[name]
                 self._stir(name)
             device.detach(session, Lost(ended.why, told=ended.told))  # a device that goes may come back
 
@@ -265,7 +265,7 @@ class Service:
                 if self.sessions.get(name) is not session:  # gone while another one was let go of
                     continue
                 try:
-                    self.admitted(self._certificates[name], name)
+                    self.admitted(self.certificates[name], name)
                 except Error as fault:
                     await session.end(str(fault), final=True)
 
