@@ -96,6 +96,7 @@ def cloud(
     if ctx.invoked_subcommand is not None:
         return
     real.quiet()
+    real.serving()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if program is not None:
