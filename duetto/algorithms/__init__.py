@@ -1,5 +1,6 @@
 """Learning together: one paper, one file, both sides of it."""
 
+from duetto.algorithms.dc_ccl import dc_ccl
 from duetto.algorithms.dccl import dccl
 from duetto.algorithms.dsfl import dsfl
 from duetto.algorithms.duet import duet
@@ -18,6 +19,7 @@ from duetto.algorithms.heterofl import heterofl
 from duetto.algorithms.scaffold import scaffold
 
 __all__ = [
+    "dc_ccl",
     "dccl",
     "dsfl",
     "duet",
