@@ -30,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--systems", nargs="*", help="names from the table; all where none is named")
     args = parser.parse_args()
     how: Any = {"lr": 0.05, "batch_size": 16, "momentum": 0.9}
     own: Any = {"epochs": 1, "first": 20, **how}
@@ -48,7 +49,8 @@ def main() -> None:
             "fedavg by design": feddf(NETS, public, passes=0, epochs=10, **how),
             "feddf": feddf(NETS, public, passes=5, epochs=10, **how),
         }
-        for name, algorithm in systems.items():
+        for name in args.systems or systems:
+            algorithm = systems[name]
             log = lived(algorithm, devices, public, args.rounds, seed)
             params = log.memory["cloud"]["params"]
             by: dict[int, list[float]] = {kind: [] for kind in range(len(NETS))}

@@ -29,3 +29,12 @@ def test_a_sender_replies_once() -> None:
 def test_a_partial_tree_is_refused() -> None:
     with pytest.raises(DataError, match="partial"):
         Stack().add({}, Reply("a", {"w": np.ones(1)}, index={"/w": np.array([0])}))
+
+
+def test_weighed_it_keeps_weights_and_partial_trees() -> None:
+    """The parts are told apart by whoever reads them."""
+    part = Reply("a", {"w": np.ones(1)}, 3.0, index={"/w": ((2,), np.array([1]))})
+    weighed = Stack(weighed=True)
+    _, kept = weighed.finish(weighed.add(weighed.init(), part))
+    assert kept["a"]["weight"] == 3.0
+    np.testing.assert_array_equal(kept["a"]["tree"]["w"], np.ones(1))
