@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help venv demo test test-slow lint format lock wire clean
+.PHONY: help venv demo test test-slow test-nightly lint format lock wire clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-11s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: venv  ## the tests, slow ones apart
 
 test-slow: venv  ## the slow tests only
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-nightly: venv  ## a thousand schedules of faults, over real processes; hours
+	$(BIN)/python tests/faults/nightly.py --schedules 1000 --learning 50 $(ARGS)
 
 lint: venv  ## style, types, and who imports whom
 	$(BIN)/ruff check .

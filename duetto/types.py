@@ -742,12 +742,14 @@ class Collect(Protocol):
         key: Key,
         deadline: float | None,
         enough: int | None = None,
+        part: Callable[[str], Index | None] = lambda name: None,
     ) -> tuple[Tree | None, Replies]:
         """Ask these of the group at once and aggregate in their order; None where no reply came through.
 
         ``send(peer)`` is the encoded message; once ``enough`` have answered, the others are late; ``decode`` turns a
-        reply's tree back; ``like`` is what the gate compares a delta's structure with. Replies come back without
-        their trees; a rejected one has a failure.
+        reply's tree back; ``like`` is what the gate compares a delta's structure with; ``part(name)`` is which part of
+        ``like`` that peer was asked for, None for all of it, and given only where the server asks for parts. Replies
+        come back without their trees; a rejected one has a failure.
         """
 
 
@@ -755,9 +757,11 @@ class ServerUpdate(ABC, Generic[S]):
     """The cloud's side of an algorithm. It may hold public data (FedDF).
 
     ``personal``: what is sent depends on the peer; else :meth:`send` gets None for a peer, once for all.
+    ``partial``: peers are sent, and answer with, parts of what it expects; :meth:`part` says which.
     """
 
     personal: ClassVar[bool] = False
+    partial: ClassVar[bool] = False
 
     def init(self, params: Tree) -> S:
         """What the server remembers between rounds."""
@@ -770,6 +774,10 @@ class ServerUpdate(ABC, Generic[S]):
     def expects(self, params: Tree) -> Tree:
         """What a client's delta resembles, for the gate; by default the parameters (FedNova adds a leaf tau)."""
         return params
+
+    def part(self, state: S, params: Tree, peer: Peer) -> Index | None:
+        """Which part of what is expected a peer's delta is; None is all of it."""
+        return None
 
     @abstractmethod
     def step(

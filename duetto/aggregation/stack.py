@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from duetto.errors import DataError
 from duetto.tree import Tree
 from duetto.types import Aggregator, Reply
@@ -15,8 +17,12 @@ class Stack(Aggregator[Tree]):
     """Every reply's tree by its sender, in the order of the senders' names; weights do not count.
 
     The whole cohort stays in memory. The state is the result: ``{sender: tree}``.
+
+    Attributes:
+        weighed: keep ``{"tree": tree, "weight": float64}`` of every sender, partial trees too.
     """
 
+    weighed: bool = False
     linear: ClassVar[bool] = False
 
     def init(self) -> Tree:
@@ -31,9 +37,10 @@ class Stack(Aggregator[Tree]):
         """
         if reply.tree is None:
             raise DataError(f"{reply.sender} sent no tree ({reply.failure})", "add only replies that answer")
-        if reply.index:
+        if reply.index and not self.weighed:
             raise DataError(f"{reply.sender} sent a partial tree", "keep whole trees apart, or take their mean")
-        return self.merge(state, {reply.sender: reply.tree})
+        kept = {"tree": reply.tree, "weight": np.float64(reply.weight)} if self.weighed else reply.tree
+        return self.merge(state, {reply.sender: kept})
 
     def merge(self, left: Tree, right: Tree) -> Tree:
         """Both.

@@ -1,17 +1,26 @@
 """Learning together: one paper, one file, both sides of it."""
 
 from duetto.algorithms.apfl import apfl
+from duetto.algorithms.dccl import dccl
 from duetto.algorithms.ditto import ditto
+from duetto.algorithms.dsfl import dsfl
+from duetto.algorithms.duet import duet
 from duetto.algorithms.fedavg import fedavg
 from duetto.algorithms.fedavg_ft import fedavg_ft
 from duetto.algorithms.fedavgm import fedavgm
 from duetto.algorithms.fedbn import fedbn
+from duetto.algorithms.feddf import feddf
 from duetto.algorithms.feddyn import feddyn
+from duetto.algorithms.fedlora import fedlora
+from duetto.algorithms.fedmd import fedmd
 from duetto.algorithms.fednova import fednova
 from duetto.algorithms.fedopt import fedadagrad, fedadam, fedyogi
 from duetto.algorithms.fedper import fedper
 from duetto.algorithms.fedprox import fedprox
 from duetto.algorithms.fedrep import fedrep
+from duetto.algorithms.fedrolex import fedrolex
+from duetto.algorithms.ffa_lora import ffa_lora
+from duetto.algorithms.heterofl import heterofl
 from duetto.algorithms.ifca import ifca
 from duetto.algorithms.knn_per import knn_per
 from duetto.algorithms.lg_fedavg import lg_fedavg
@@ -23,19 +32,28 @@ from duetto.algorithms.scaffold import scaffold
 
 __all__ = [
     "apfl",
+    "dccl",
     "ditto",
+    "dsfl",
+    "duet",
     "fedadagrad",
     "fedadam",
     "fedavg",
     "fedavg_ft",
     "fedavgm",
     "fedbn",
+    "feddf",
     "feddyn",
+    "fedlora",
+    "fedmd",
     "fednova",
     "fedper",
     "fedprox",
     "fedrep",
+    "fedrolex",
     "fedyogi",
+    "ffa_lora",
+    "heterofl",
     "ifca",
     "knn_per",
     "lg_fedavg",

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Required, TypedDict, TypeVar
 
 from duetto import aggregation, policies, training
@@ -20,7 +21,7 @@ from duetto.protocols.collect import Plain
 from duetto.training.client import Client
 from duetto.training.losses import Term
 from duetto.tree import Tree
-from duetto.types import Algorithm, Policy, ServerUpdate
+from duetto.types import Algorithm, Peer, Policy, ServerUpdate, rng
 
 Build = TypeVar("Build", bound=Callable[..., Algorithm])
 
@@ -85,6 +86,37 @@ def spelled_out(build: Build) -> Build:
     common = [each for each in of_all if each.kind == each.KEYWORD_ONLY]
     build.__signature__ = own.replace(parameters=[*named, *common])  # type: ignore[attr-defined]
     return build
+
+
+def declared(client: Client, net: Net, **changed: Any) -> Client:
+    """The plain training that ``client`` declares, of another network: for a client that trains what it makes of it."""
+    own = {each.name: getattr(client, each.name) for each in fields(Client)}
+    return Client(**{**own, "net": net, **changed})
+
+
+def alike(nets: Sequence[Net]) -> tuple[Net, ...]:
+    """The networks, where all take the same inputs and give the same classes.
+
+    Raises:
+        ConfigError: they do not, or there are none.
+    """
+    if len({(net.shape, net.classes) for net in nets}) != 1:
+        raise ConfigError(f"{len(nets)} kinds of network", "name some, all of the same shape and classes")
+    return tuple(nets)
+
+
+def kind_of(peer: Peer | None, kinds: int) -> int:
+    """Which of several kinds of network a device has: its trait ``kind``, or drawn by its name; the first for nobody.
+
+    Raises:
+        ConfigError: a trait that names none.
+    """
+    if peer is None:
+        return 0
+    kind = int(peer.traits.get("kind", rng(("kind", peer.name)).integers(kinds)))
+    if not 0 <= kind < kinds:
+        raise ConfigError(f"{peer.name} has a network of kind {kind}", f"kinds are 0 to {kinds - 1}")
+    return kind
 
 
 def positive(**numbers: float) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from duetto.cli import console, real, running
+from duetto.cli import console, real, running, teach
 from duetto.errors import ConfigError
 
 app = typer.Typer(
@@ -18,7 +18,13 @@ app = typer.Typer(
         ("duetto cloud enroll phone-1", "print a token, by which one device can come"),
         ("duetto cloud devices", "who has come"),
         ("duetto cloud revoke phone-1 --why stolen", "and who may not any longer"),
+        ("duetto cloud admin-token anna --role operator", "print a token, by which Anna may administer"),
+        ("duetto cloud --large large.onnx --admin 127.0.0.1:8080", "with the administration over HTTP, and /metrics"),
+        ("duetto cloud certify", "a new certificate for this server, before the old one has expired"),
+        ("duetto cloud backup backups/today", "copy the folder, while the cloud runs on"),
         ("duetto cloud publish small.onnx --version 2", "sign a model, and offer it to devices"),
+        ("duetto cloud --large digits.large --teach digits.small", "and teach the small one from what devices tell"),
+        ("duetto cloud models", "what it has learned, and who has it"),
         (
             "duetto cloud --program closed-loop --users 8 --rehearse --insecure --listen 127.0.0.1:7700",
             "the cloud's role of a program, with eight `duetto device`",
@@ -26,6 +32,9 @@ app = typer.Typer(
     ),
 )
 State = Annotated[Path, typer.Option(help="The cloud's folder.", envvar="DUETTO_CLOUD")]
+Database = Annotated[
+    str | None, typer.Option(help="Such as postgresql://...; else SQLite in the folder.", envvar="DUETTO_DB")
+]
 HOME = Path(".duetto/cloud")
 
 
@@ -49,12 +58,25 @@ def cloud(
         list[str] | None,
         typer.Option(help="By which devices reach this server; may be repeated. [dim]\\[default: localhost][/]"),
     ] = None,
-    database: Annotated[
-        str | None, typer.Option(help="Such as postgresql://...; else SQLite in the folder.", envvar="DUETTO_DB")
-    ] = None,
+    database: Database = None,
     blobs: Annotated[
         str | None, typer.Option(help="Such as s3://bucket; else the folder's.", envvar="DUETTO_BLOBS")
     ] = None,
+    admin: Annotated[
+        str | None,
+        typer.Option(
+            help="Administer over HTTP, and tell /metrics, at HOST:PORT, or at a port of this machine alone; "
+            "elsewhere over TLS."
+        ),
+    ] = None,
+    small: teach.Small = None,
+    params: teach.Params = None,
+    model: teach.Named = "small",
+    every: teach.Every = 60.0,
+    share: teach.Share = 0.1,
+    rule: teach.Rule = None,
+    lesson: teach.Lesson = None,
+    together: teach.Together = None,
     insecure: real.Insecure = False,
     program: real.Program = None,
     task: real.Task = "digits",
@@ -74,23 +96,69 @@ def cloud(
     if ctx.invoked_subcommand is not None:
         return
     real.quiet()
+    real.serving()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if program is not None:
+        if admin is not None:
+            raise ConfigError("--admin beside a --program", "it administers a cloud that serves a --large model")
         _program(program, task, settings, users, listen, insecure, wait, rehearse, records, memory, state, name)
         return
     from duetto.cloud.app import App
+    from duetto.transport import tracing
 
     if large is None:
         raise ConfigError("a cloud without a large model", "name one with --large, or a --program")
     site = _site(state, database, blobs).begin(name or ("localhost", "127.0.0.1"))
-    made = App(site, _model(large, key_variable), listen, enrol or None, insecure)
+    tracing.started("duetto cloud")
+    shown: list[str] = []
+    answers, beside = _model(large, key_variable), []
+    if small is not None:
+        beside.append(teach.teaching(site, answers, small, params, model, every, share, rule, lesson, together))
+    if admin is not None:
+        from duetto.cloud.admin import serving
+
+        beside.append(serving(site, admin, lambda url: shown.append(f"administration at {url}, ")))
+    made = App(site, answers, listen, enrol or None, insecure, more=beside)
 
     def listening(port: int, enrolling: int) -> None:
         where = f"enrolment at port {enrolling}, " if enrolling else ""
-        console.line(f"listening at {listen.rpartition(':')[0]}:{port}, {where}folder {state}")
+        console.line(f"listening at {listen.rpartition(':')[0]}:{port}, {where}{''.join(shown)}folder {state}")
 
     made.run(listening)
+
+
+@app.command(
+    name="admin-token",
+    epilog=console.examples(
+        ("duetto cloud admin-token prometheus", "to look, and to read /metrics"),
+        ("duetto cloud admin-token anna --role operator --days 365", "to act as well, for a year"),
+        ("duetto cloud admin-token anna --revoke", "take all of Anna's back"),
+    ),
+)
+def admin_token(
+    name: Annotated[str, typer.Argument(help="Whose token; what it does is told under this name.")],
+    state: State = HOME,
+    role: Annotated[str, typer.Option(help="viewer (looks), or operator (acts as well).")] = "viewer",
+    days: Annotated[float, typer.Option(min=0.01, help="For which it holds.")] = 90.0,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Take all tokens of this name back instead.")] = False,
+    database: Database = None,
+    as_json: running.Json = False,
+) -> None:
+    """Print a token for the administration over HTTP; only its hash is kept."""
+    site = _site(state, database).begin()
+    if revoke:
+        with site.audit.doing(_me(), "revoke operator", {"name": name}):
+            count = site.operators.revoke(name)
+        console.line(f"{count} of {name} taken back; a running service heeds it at once")
+        return
+    with site.audit.doing(_me(), "admin token", {"name": name, "role": role, "days": days}):
+        token = site.operators.add(name, role, days)
+    if as_json:
+        console.emit({"token": token, "name": name, "role": role, "days": days})
+        return
+    console.line(f"for {name}, a {role}, for {days:g} days; it is shown this once", "dim")
+    print(token)
 
 
 @app.command(
@@ -108,7 +176,8 @@ def enroll(
 ) -> None:
     """Print a token with which one device can enrol, once."""
     site = _site(state).begin()
-    token = site.enrolment.token(device, issuer=by, hours=hours)
+    with site.audit.doing(_me(), "enroll", {"device": device, "hours": hours}):
+        token = site.enrolment.token(device, issuer=by, hours=hours)
     authority = state / "authority" / "authority.pem"
     if as_json:
         console.emit({"token": token, "device": device, "hours": hours, "authority": str(authority)})
@@ -151,7 +220,9 @@ def revoke(
     why: Annotated[str, typer.Option(help="For the record.")] = "revoked by the operator",
 ) -> None:
     """Let a device come no longer; a running service heeds it within seconds."""
-    gone = _site(state).begin().enrolment.revoke(device, why)
+    site = _site(state).begin()
+    with site.audit.doing(_me(), "revoke", {"device": device, "why": why}):
+        gone = site.enrolment.revoke(device, why)
     console.line(f"{gone.name} (key {gone.fingerprint[:12]}) is revoked: {why}")
 
 
@@ -179,24 +250,17 @@ def publish(
         x = np.load(inputs, allow_pickle=False)[:8].astype(np.float32)
         vector = trees.encode({"x": x, "logits": loaded({"x": x})["logits"]})
     olds = [each.sha256 for each in site.releases.releases() if each.model == name]
-    made = site.releases.publish(name, version, channel, model, vector=vector, tolerance=tolerance, olds=olds)
+    with site.audit.doing(_me(), "publish", {"model": name, "version": version, "channel": channel}):
+        made = site.releases.publish(name, version, channel, model, vector=vector, tolerance=tolerance, olds=olds)
     console.line(f"{name} {made.version} is offered to {channel}: {made.length:,} bytes, {made.sha256[:12]}")
-
-
-@app.command(epilog=console.examples(("duetto cloud rotate canary", "after its key may have been seen")))
-def rotate(
-    role: Annotated[str, typer.Argument(help="root, targets, snapshot, timestamp, or a channel.")],
-    state: State = HOME,
-) -> None:
-    """Give a role of the releases a new key; devices follow by themselves."""
-    _site(state).begin().releases.rotate(role)
-    console.line(f"{role} has a new key")
 
 
 @app.command(epilog=console.examples(("duetto cloud resign", "once a year, with the keys of root and targets here")))
 def resign(state: State = HOME) -> None:
     """Sign root and targets of the releases anew, before their time is over."""
-    _site(state).begin().releases.resign()
+    site = _site(state).begin()
+    with site.audit.doing(_me(), "resign", {}):
+        site.releases.resign()
     console.line("root and targets are signed anew")
 
 
@@ -205,6 +269,91 @@ def refresh(state: State = HOME) -> None:
     """Sign anew what would soon be out of date; a running service does so by itself."""
     wanting = _site(state).begin().releases.refresh()
     console.line("signed anew" + (f"; {', '.join(wanting)} need keys that are elsewhere" if wanting else ""))
+
+
+@app.command(
+    epilog=console.examples(
+        ("duetto cloud certify", "each two months: a new certificate, for the names that it had"),
+        ("duetto cloud certify --name cloud.example --name 192.0.2.1", "for other names"),
+    )
+)
+def certify(
+    state: State = HOME,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="By which devices reach this server; may be repeated. [dim]\\[default: as before][/]"),
+    ] = None,
+    days: Annotated[float, typer.Option(min=0.01, help="For which it holds.")] = 90.0,
+) -> None:
+    """Make a new key and certificate for this server; processes use them once they are started again."""
+    from duetto.cloud.succession import names
+
+    site = _site(state).begin(name or ("localhost", "127.0.0.1"))
+    called = tuple(name or names(site.credentials.certificate))
+    with site.audit.doing(_me(), "certify", {"names": list(called), "days": days}):
+        site.certify(called, days)
+    console.line(f"a certificate for {', '.join(called)}, for {days:g} days; start the processes again")
+
+
+@app.command(
+    epilog=console.examples(
+        ("duetto cloud rotate canary", "after its key may have been seen; devices follow by themselves"),
+        ("duetto cloud rotate authority --phase announce", "the first of three steps, see docs/operate.md"),
+    )
+)
+def rotate(
+    key: Annotated[str, typer.Argument(help="root, targets, snapshot, timestamp, a channel, or authority.")],
+    state: State = HOME,
+    phase: Annotated[
+        str | None, typer.Option(help="Of the authority: announce, switch (later), retire (later still).")
+    ] = None,
+) -> None:
+    """Put a new key in the place of another."""
+    from duetto.cloud.succession import PHASES, names
+
+    site = _site(state).begin()
+    if key != "authority":
+        with site.audit.doing(_me(), "rotate", {"key": key}):
+            site.releases.rotate(key)
+        console.line(f"{key} has a new key; devices follow by themselves")
+        return
+    if phase is None or phase not in PHASES:
+        raise ConfigError("an authority without its phase", f"name one with --phase: {', '.join(PHASES)}")
+    called = names(site.credentials.certificate)
+    with site.audit.doing(_me(), "rotate", {"key": key, "phase": phase}):
+        PHASES[phase](state / "authority")
+        site.certify(called)
+    console.line(f"{phase}: done; start the processes again")
+
+
+@app.command(epilog=console.examples(("duetto cloud backup backups/2026-11-21", "while the cloud runs on")))
+def backup(
+    target: Annotated[Path, typer.Argument(help="A folder that is not there yet; it will hold secret keys.")],
+    state: State = HOME,
+) -> None:
+    """Copy the cloud's folder as it is at one moment.
+
+    A PostgreSQL and a bucket have back-ups of their own.
+    """
+    from duetto.cloud.backup import back_up
+
+    copied = back_up(state, target)
+    console.line(f"{', '.join(copied)} copied to {target}; keep it where you would keep a key")
+    if "duetto.db" not in copied:
+        console.line("the database is elsewhere: back it up there, before the bucket", "yellow")
+
+
+def _me() -> str:
+    """Who uses this command line, as the system says."""
+    import getpass
+
+    try:
+        return f"{getpass.getuser()} (command line)"
+    except (OSError, KeyError):
+        return "somebody (command line)"
+
+
+teach.register(app)
 
 
 def _site(state: Path, database: str | None = None, blobs: str | None = None) -> Any:
@@ -249,6 +398,7 @@ def _program(
 
     made = real.program(program, task, settings, users)
     credentials = None if insecure else _site(state).begin(names or ("localhost", "127.0.0.1")).credentials
+    kept = None if memory is None else Kept(memory)
     with real.written(records) as write:
         left = serve(
             made.cloud,
@@ -256,7 +406,8 @@ def _program(
             credentials=credentials,
             devices=made.users,
             wait=wait or len(made.users),
-            keep=None if memory is None else Kept(memory),
+            keep=kept,
+            began=None if kept is None else kept.began,
             stay=False,
             rehearsal=rehearse,
             on_listening=lambda port: console.line(f"listening at {listen.rpartition(':')[0]}:{port}"),

@@ -37,6 +37,9 @@ ABOUT: Mapping[str, About] = {
     "cifar": About("CIFAR-10 images, dealt to invented users", "none stated by the authors; research, with citation"),
     "handwriting": About("28x28 digits by the person who wrote them", "CC BY-SA 3.0 (MNIST), BSD-like (QMNIST)"),
     "activity": About("activities by person, 43 features of 10 s of a phone", "research, with citation (WISDM)"),
+    "ratings": About("films by the person who rated them (MovieLens)", "research, with citation; do not pass on"),
+    "shakespeare": About("the next character by role, 37 plays", "public domain text"),
+    "tweets": About("opinions on airlines by the person who tweeted", "CC BY-NC-SA 4.0 (Kaggle)"),
     "sensors": About("raw phone and watch signals by person", "CC BY 4.0 (GeoTecINIT)"),
     "traces": About("bandwidth of 3G, 4G, 5G and fixed links", "research, with citation; per set: its README"),
 }
@@ -57,7 +60,7 @@ app = typer.Typer(
 
 
 def _sets() -> list[str]:
-    return list(official.SETS)
+    return [name for name, known in official.SETS.items() if known.sources]
 
 
 @app.callback(invoke_without_command=True)
@@ -95,8 +98,7 @@ def list_(as_json: running.Json = False) -> None:
     out.print(drawn)
     out.print()
     for name, place in where.items():
-        missing = f"not here: `duetto data get {name}`" if name in official.SETS else "not here: set DUETTO_DATA"
-        out.print(Text.assemble((f"{name:<12}", "green" if place else "dim"), place or missing), soft_wrap=True)
+        out.print(Text.assemble((f"{name:<12}", "green" if place else "dim"), place or _missing(name)), soft_wrap=True)
 
 
 @app.command(epilog=console.examples(("duetto data get handwriting", "go on where it broke off, if it did")))
@@ -106,7 +108,7 @@ def get(
 ) -> None:
     """Fetch a set from its publishers into the cache, and check it; what is there is not fetched again."""
     if name in ABOUT and name not in official.SETS:
-        raise ConfigError(f"{name} cannot be fetched", f"get one of {', '.join(official.SETS)}; see `duetto data list`")
+        raise ConfigError(f"{name} cannot be fetched", f"get one of {', '.join(_sets())}; see `duetto data list`")
     kept = "stopped; what was fetched is kept, and the same command goes on"
     with console.stoppable(kept), console.Progressing("bytes") as progress:
         folder = official.get(name, progress=progress)
@@ -195,8 +197,7 @@ def check(
         if name not in ABOUT:
             raise console.choose("set", name, list(ABOUT))
         if _where(name) is None:
-            get_it = f"or run `duetto data get {name}`" if name in official.SETS else "which holds traces/"
-            raise DataError(f"{name} is not here", f"set DUETTO_DATA to a folder that holds it, {get_it}")
+            raise DataError(f"{name} is not here", _remedy(name))
     found: dict[str, dict[str, Any]] = {}
     with console.stoppable("stopped"), console.Progressing() as progress:
         for name in names or [name for name in ABOUT if _where(name)]:
@@ -241,6 +242,22 @@ def _where(name: str) -> str | None:
         return str(root / "traces") if root and (root / "traces" / "index.csv").is_file() else None
     folder = official.locate(name)
     return str(folder) if folder else None
+
+
+def _missing(name: str) -> str:
+    """That a set is not here, and how to get it, in a few words."""
+    if name not in official.SETS:
+        return "not here: set DUETTO_DATA"
+    known = official.SETS[name]
+    return f"not here: `duetto data get {name}`" if known.sources else f"not here: {known.page}"
+
+
+def _remedy(name: str) -> str:
+    """How to get a set."""
+    if name in official.SETS and not official.SETS[name].sources:
+        return official.by_hand(name)
+    get_it = f"or run `duetto data get {name}`" if name in official.SETS else "which holds traces/"
+    return f"set DUETTO_DATA to a folder that holds it, {get_it}"
 
 
 def _has_sklearn() -> bool:
@@ -288,7 +305,7 @@ def _read(name: str) -> dict[str, int]:
 
         read = load(name).data
     else:
-        from duetto.tasks import arff, idx, leaf, sensors
+        from duetto.tasks import arff, idx, leaf, ratings, sensors, shakespeare, tweets
 
         folder = official.locate(name)
         assert folder is not None
@@ -297,6 +314,10 @@ def _read(name: str) -> dict[str, int]:
             "mnist_by_writer": leaf.read,
             "wisdm_ar_v1.1": arff.read,
             "har_spsw": sensors.read,
+            "ml-100k": lambda folder: ratings.read(folder)[0],
+            "ml-1m": lambda folder: ratings.read(folder)[0],
+            "shakespeare": lambda folder: shakespeare.read(folder, step=8),
+            "airline_sentiment": tweets.read,
         }
         read = readers[folder.name](folder)
     return {"users": len(read.users), "rows": len(read.y), "classes": len(read.classes)}

@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 State = Annotated[Path, typer.Option(help="The device's folder.", envvar="DUETTO_DEVICE")]
 HOME = Path(".duetto/device")
+FIRST_SECONDS = 10.0  # that a device without a model waits for its cloud before it takes inputs
 
 
 @app.callback(invoke_without_command=True)
@@ -44,6 +45,14 @@ def device(
     leaves: Annotated[
         str | None, typer.Option(help="What may leave: nothing, features, redacted or raw; else settings.toml says.")
     ] = None,
+    deliver_every: Annotated[float, typer.Option(min=0.01, help="Seconds between deliveries of what it keeps.")] = 5.0,
+    update_every: Annotated[float, typer.Option(min=0.01, help="Seconds between looks for a new model.")] = 3600.0,
+    personal: Annotated[
+        bool, typer.Option("--personal", help="Fit a head of this user's own while idle; it never leaves the device.")
+    ] = False,
+    learning: Annotated[
+        bool, typer.Option("--learning", help="Train with others when the cloud asks; needs the extra train.")
+    ] = False,
     insecure: real.Insecure = False,
     program: real.Program = None,
     task: real.Task = "digits",
@@ -66,9 +75,11 @@ def device(
     if program is not None:
         _program(program, task, settings, users, cloud, name, state, insecure, rehearse, records, memory)
         return
-    from duetto.device.agent import Device
+    from duetto.device.agent import Device, Timing
     from duetto.device.settings import Settings
+    from duetto.transport import tracing
 
+    tracing.started("duetto device")
     decided = None if leaves is None else Settings(leaves)  # type: ignore[arg-type]  # checked there
     made = Device(
         state,
@@ -79,8 +90,22 @@ def device(
         settings=decided,
         insecure=insecure,
         deadline=deadline,
+        timing=Timing(deliver_every, update_every),
+        personal=personal,
+        learning=learning,
     )
     asyncio.run(_answering(made))
+
+
+@app.command(epilog=console.examples(("duetto device forget", "what it has learned about its user")))
+def forget(state: State = HOME) -> None:
+    """Delete what this device has learned about its user; the service must not run."""
+    from duetto.device.lessons import Lessons
+
+    Lessons(state / "lessons.db").forget()
+    for name in ("head.tree", "learning.tree"):
+        (state / name).unlink(missing_ok=True)
+    console.line(f"{state} remembers nothing of what it was taught")
 
 
 @app.command(
@@ -116,6 +141,8 @@ async def _answering(made: Any) -> None:
     loop = asyncio.get_running_loop()
     last: Any = None
     async with made as device:
+        if not device.answers_alone and not await device.wait_connected(FIRST_SECONDS):
+            console.line("no model here, and no cloud that answers: going on all the same", "yellow")
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             if not line.strip():
                 continue
@@ -154,6 +181,7 @@ def _shown(answered: Any) -> dict[str, Any]:
         "why": given.why,
         "asked": given.asked,
         "version": given.version,
+        "model": answered.model,
         "seconds": round(given.cost.seconds, 6),
         "up_bytes": given.cost.up_bytes,
         "down_bytes": given.cost.down_bytes,
@@ -180,6 +208,7 @@ def _program(
     if cloud is None:
         raise ConfigError("a program's role without a cloud", "name its address with --cloud")
     made = real.program(program, task, settings, users)
+    kept = None if memory is None else Kept(memory)
     with real.written(records) as write:
         left = connect(
             made.device,
@@ -187,7 +216,8 @@ def _program(
             name=name,
             local=made.local(name),
             credentials=None if insecure else Credentials.load(state),
-            keep=None if memory is None else Kept(memory),
+            keep=kept,
+            began=None if kept is None else kept.began,
             stay=True,
             rehearsal=rehearse,
             on_record=write,

@@ -15,7 +15,7 @@ from duetto.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from duetto.programs.runs import Experiment
 
-TASKS = ("activity", "cifar", "digits", "handwriting")
+TASKS = ("activity", "cifar", "digits", "handwriting", "ratings", "sensors", "shakespeare", "tweets")
 STOPPED = "stopped; run the same command again to go on"
 
 

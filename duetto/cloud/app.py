@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
+import sqlalchemy as sql
+
 from duetto.cloud.batcher import Batcher
+from duetto.cloud.presence import Presence, watching
 from duetto.cloud.service import Left, Service, serve
 from duetto.cloud.site import Site
 from duetto.errors import ConfigError, Error
@@ -23,8 +27,15 @@ from duetto.types import Local, Party
 
 _LOG = logging.getLogger(__name__)
 _PIECE = 256 << 10
+_SEEN_SECONDS = 5.0  # between two looks at who is connected
 _REFRESH_SECONDS = 6 * 3600.0  # of the two days that a time stamp holds
 LARGE = "large"
+
+
+@lru_cache(100_000)
+def _who(certificate: bytes) -> tuple[str, str]:
+    """The name and the key in a certificate."""
+    return name_of(certificate), fingerprint(certificate)
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class App:
         insecure: speak plain text, which is for one machine only.
         limits: what is taken from a device.
         batcher: of the large model.
-        more: what else runs as long as the service does.
+        more: what else runs as long as the service does: from the service to an asynchronous context.
     """
 
     site: Site
@@ -79,7 +90,7 @@ class App:
                     )
                     ports[1] = await server.start()
                     stack.push_async_callback(server.stop)
-                for each in (self._fresh, *self.more):
+                for each in (self._fresh, self._seen, self._present, *self.more):
                     await stack.enter_async_context(each(service))
                 yield
 
@@ -98,11 +109,27 @@ class App:
     def _admitted(self, certificate: bytes | None) -> str:
         if certificate is None:
             raise ConfigError("a device without a certificate", "enrol it")
-        name, key = name_of(certificate), fingerprint(certificate)
+        name, key = _who(certificate)
         if not self.site.enrolment.admitted(name, key):
             raise ConfigError(f"{name} is not admitted", "its key is unknown or revoked; enrol it anew")
-        self.site.enrolment.seen(key)
         return name
+
+    @asynccontextmanager
+    async def _seen(self, service: Service) -> AsyncIterator[None]:
+        """Note who is connected, now and then."""
+
+        async def noting() -> None:
+            while True:
+                await asyncio.sleep(_SEEN_SECONDS)
+                keys = [_who(each)[1] for each in service.certificates.values() if each is not None]
+                with suppress(Error, sql.exc.OperationalError):  # a full disk keeps nobody out
+                    await asyncio.to_thread(self.site.enrolment.seen, *keys)
+
+        task = asyncio.ensure_future(noting())
+        try:
+            yield
+        finally:
+            task.cancel()
 
     async def _enrol(self, token: str, request: bytes, shown: bytes | None) -> tuple[bytes, bytes, bytes]:
         return await self._signed(self.site.enrolment.enrol, token, request)
@@ -135,6 +162,10 @@ class App:
             yield
         finally:
             task.cancel()
+
+    def _present(self, service: Service) -> AbstractAsyncContextManager[None]:
+        """Tell who is connected, so that every process knows."""
+        return watching(service, Presence(self.site.engine))
 
     async def _fetch(self, path: str, start: int, length: int) -> AsyncIterator[bytes]:
         found = self.site.file(path)

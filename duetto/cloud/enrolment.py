@@ -97,7 +97,8 @@ class Enrolment:
     days: float = 90.0
     memory: float = 2.0
     clock: Callable[[], float] = time.time
-    _known: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict, init=False, repr=False)
+    _known: dict[tuple[str, str], None] = field(default_factory=dict, init=False, repr=False)
+    _looked: dict[str, tuple[float, Any]] = field(default_factory=dict, init=False, repr=False)
     _noted: dict[str, float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -195,27 +196,36 @@ class Enrolment:
             fingerprint: of the key that TLS has seen.
         """
         now = self.clock()
-        read, known = self._known.get((name, fingerprint), (-float("inf"), False))
-        if not 0 <= now - read < self.memory:
-            rows = sql.select(devices.c.revoked, devices.c.seen)
-            own = rows.where(devices.c.fingerprint == fingerprint, devices.c.name == name)
+        looked, revoked = self._looked.get("", (-float("inf"), None))
+        if not 0 <= now - looked < self.memory:  # one look for all: whom it admits changes only by a revocation
+            with reading(self.engine) as connection:
+                mark = connection.execute(
+                    sql.select(sql.func.count(devices.c.revoked), sql.func.max(devices.c.revoked))
+                )
+                found = tuple(mark.one())
+            if found != revoked:
+                self._known.clear()
+            self._looked[""] = now, found
+        if (name, fingerprint) not in self._known:
+            own = sql.select(devices.c.revoked).where(devices.c.fingerprint == fingerprint, devices.c.name == name)
             with reading(self.engine) as connection:
                 row = connection.execute(own).first()
-            known = row is not None and row.revoked is None
-            if len(self._known) >= 100_000:  # strangers with certificates of their own fill no memory
-                self._known.clear()
-            self._known[name, fingerprint] = (now, known)
-        return known
+            if row is None or row.revoked is not None:
+                return False
+            self._known[name, fingerprint] = None
+        return True
 
-    def seen(self, fingerprint: str) -> None:
-        """Note that a device is connected; at most once a minute."""
+    def seen(self, *fingerprints: str) -> None:
+        """Note that devices are connected; of each at most once a minute."""
         now = self.clock()
-        if abs(now - self._noted.get(fingerprint, -float("inf"))) < _BEAT:
+        due = [each for each in fingerprints if abs(now - self._noted.get(each, -float("inf"))) >= _BEAT]
+        if not due:
             return
         with writing(self.engine) as connection:
-            own = devices.c.fingerprint == fingerprint
-            if connection.execute(devices.update().where(own).values(seen=now)).rowcount:
-                self._noted[fingerprint] = now
+            known = connection.execute(sql.select(devices.c.fingerprint).where(devices.c.fingerprint.in_(due)))
+            here = [row.fingerprint for row in known]
+            connection.execute(devices.update().where(devices.c.fingerprint.in_(here)).values(seen=now))
+        self._noted.update(dict.fromkeys(here, now))
 
     def revoke(self, name: str, reason: str) -> Device:
         """Shut a device out. Its key stays out; its name comes back only by a token that names it.
@@ -233,11 +243,32 @@ class Enrolment:
             raise DataError(f"no device {name} to revoke", "revoked already" if row else "see the list of devices")
         return _device(row)
 
-    def devices(self) -> tuple[Device, ...]:
-        """All keys that were ever enrolled, by name and time."""
+    def devices(
+        self, prefix: str = "", *, revoked: bool | None = None, offset: int = 0, limit: int | None = None
+    ) -> tuple[Device, ...]:
+        """Keys that were ever enrolled, by name and time.
+
+        Args:
+            prefix: with which their names begin.
+            revoked: only those that are, or only those that are not; None is both.
+            offset, limit: leave so many out, and tell so many at most.
+        """
+        chosen = sql.select(*(devices.c[name] for name in Device.__dataclass_fields__))
+        if prefix:
+            chosen = chosen.where(devices.c.name.startswith(prefix, autoescape=True))
+        if revoked is not None:
+            chosen = chosen.where(devices.c.revoked.is_not(None) if revoked else devices.c.revoked.is_(None))
+        order = (devices.c.name, devices.c.enrolled, devices.c.revoked.is_(None), devices.c.fingerprint)
         with reading(self.engine) as connection:
-            rows = connection.execute(devices.select().order_by(devices.c.name, devices.c.enrolled))
+            rows = connection.execute(chosen.order_by(*order).offset(offset).limit(limit))
             return tuple(_device(row) for row in rows)
+
+    def counts(self) -> tuple[int, int]:
+        """How many keys are admitted, and how many were revoked."""
+        told = sql.select(sql.func.count(), sql.func.count(devices.c.revoked)).select_from(devices)
+        with reading(self.engine) as connection:
+            both, gone = connection.execute(told).one()
+        return both - gone, gone
 
     def _again(self, told: Any, before: Any, name: str, key: str) -> bytes:
         """A token that could not be taken: why; or the certificate again, to whom it was made out."""

@@ -83,6 +83,19 @@ move = sql.Table(
     sql.Index(None, "model", "channel", "number"),
     sqlite_autoincrement=True,
 )
+pause = sql.Table(
+    "model_pause",
+    metadata,
+    sql.Column("number", Number, primary_key=True),
+    sql.Column("model", sql.String, sql.ForeignKey("model.name"), nullable=False),
+    sql.Column("channel", sql.String, nullable=False),
+    sql.Column("paused", sql.Boolean, nullable=False),
+    sql.Column("by", sql.String, nullable=False),
+    sql.Column("why", sql.String, nullable=False),
+    sql.Column("unix_seconds", sql.Double, nullable=False),
+    sql.Index(None, "model", "channel", "number"),
+    sqlite_autoincrement=True,
+)
 
 
 @dataclass(frozen=True)
@@ -146,6 +159,27 @@ class Move:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """One time that a channel was stopped, or let go on.
+
+    Attributes:
+        number: grows from one to the next, over all models and channels.
+        model, channel: whose.
+        paused: stopped; else it goes on.
+        by, why: who did it, for what reason.
+        unix_seconds: when.
+    """
+
+    number: int
+    model: str
+    channel: str
+    paused: bool
+    by: str
+    why: str
+    unix_seconds: float
+
+
+@dataclass(frozen=True)
 class Registry:
     """The models, in the tables ``model`` and ``model_...``; processes may share them.
 
@@ -165,6 +199,7 @@ class Registry:
         by: str,
         parents: Sequence[tuple[str, int]] = (),
         trained_from: Mapping[str, Any] | None = None,
+        expected: int | None = None,
     ) -> Version:
         """Add the next version of a model, which may be its first.
 
@@ -174,9 +209,11 @@ class Registry:
             by: who adds it.
             parents: the versions that it was made from.
             trained_from: what it learned from; anything that JSON can say.
+            expected: the newest version as far as the caller knows, 0 for none; None does not ask. Of two who learned
+                from the same only one is heard.
 
         Raises:
-            ConfigError: a name or kind that is no word, no artefact, nobody who adds it.
+            ConfigError: a name or kind that is no word, no artefact, nobody who adds it; or another has come meanwhile.
             DataError: an artefact or a parent that is not there, numbers that are not finite.
         """
         for word in (model_name, *artefacts):
@@ -193,6 +230,10 @@ class Registry:
             _locked(connection, model_name)
             newest = sql.select(sql.func.max(version.c.version)).where(version.c.model == model_name)
             number = (connection.scalar(newest) or 0) + 1
+            if expected is not None and number != expected + 1:
+                raise ConfigError(
+                    f"{model_name} has version {number - 1}, not {expected}", "look at it, and learn anew"
+                )
             found = sorted({(str(name), int(n)) for name, n in parents})
             for name, n in found:
                 _existing(connection, name, n)
@@ -275,7 +316,8 @@ class Registry:
                 ask. Whoever decides by a rule states it, so that of two who decide at once only one is heard.
 
         Raises:
-            ConfigError: no such channel, nobody or no reason, the channel points there already, or not where expected.
+            ConfigError: no such channel, nobody or no reason, the channel is paused, points there already, or not where
+                expected.
             DataError: there is no such version.
         """
         _known(channel)
@@ -283,6 +325,9 @@ class Registry:
         with writing(self.engine) as connection:
             _locked(connection, model_name)
             _existing(connection, model_name, number)
+            held = _held(connection, model_name, channel)
+            if held is not None:
+                raise ConfigError(f"{channel} of {model_name} is paused ({held.why})", "let it go on before")
             moves = _moves(connection, model_name, channel)
             before = moves[-1].version if moves else None
             _agreed(model_name, channel, before, expected)
@@ -325,6 +370,50 @@ class Registry:
         _known(channel)
         with reading(self.engine) as connection:
             return _moves(connection, model_name, channel)
+
+    def pause(self, model_name: str, channel: str, *, by: str, why: str) -> Pause:
+        """Let nobody promote to a channel, no rule either, until it goes on; it can still be rolled back.
+
+        Raises:
+            ConfigError: no such channel, nobody or no reason, or it is paused already.
+            DataError: there is no such model.
+        """
+        return self._hold(model_name, channel, True, by, why)
+
+    def go_on(self, model_name: str, channel: str, *, by: str, why: str) -> Pause:
+        """End a pause.
+
+        Raises:
+            ConfigError: no such channel, nobody or no reason, or it is not paused.
+            DataError: there is no such model.
+        """
+        return self._hold(model_name, channel, False, by, why)
+
+    def paused(self, model_name: str, channel: str) -> Pause | None:
+        """Who has paused a channel, and why; None where nobody has.
+
+        Raises:
+            ConfigError: no such channel.
+        """
+        _known(channel)
+        with reading(self.engine) as connection:
+            return _held(connection, model_name, channel)
+
+    def _hold(self, model_name: str, channel: str, paused: bool, by: str, why: str) -> Pause:
+        _known(channel)
+        _said(by=by, why=why)
+        with writing(self.engine) as connection:
+            if connection.scalar(sql.select(model.c.name).where(model.c.name == model_name)) is None:
+                raise DataError(f"no model {model_name}", "see the list of models")
+            _locked(connection, model_name)
+            if (_held(connection, model_name, channel) is not None) == paused:
+                state = "paused already" if paused else "not paused"
+                raise ConfigError(f"{channel} of {model_name} is {state}", "nothing is to be done")
+            row: dict[str, Any] = {"model": model_name, "channel": channel, "paused": paused, "by": by, "why": why}
+            row["unix_seconds"] = time.time()
+            key = connection.execute(pause.insert(), row).inserted_primary_key
+            assert key is not None
+            return Pause(number=key[0], **row)
 
 
 def _locked(connection: sql.Connection, name: str) -> None:
@@ -374,6 +463,12 @@ def _moved(
     key = connection.execute(move.insert(), row).inserted_primary_key
     assert key is not None
     return Move(number=key[0], **row)
+
+
+def _held(connection: sql.Connection, name: str, channel: str) -> Pause | None:
+    mine = sql.select(pause).where(pause.c.model == name, pause.c.channel == channel)
+    row = connection.execute(mine.order_by(pause.c.number.desc()).limit(1)).first()
+    return Pause(*row) if row is not None and row.paused else None
 
 
 def _agreed(name: str, channel: str, there: int | None, expected: int | None) -> None:

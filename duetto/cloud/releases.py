@@ -169,6 +169,19 @@ class Releases:
             for path, file in sorted(self._read(role, snapshot.meta[f"{role}.json"].version, Targets).targets.items())
         )
 
+    def expiries(self) -> dict[str, datetime]:
+        """Until when what each role has signed holds.
+
+        Raises:
+            DataError: there is no repository here, or it is damaged.
+        """
+        root, snapshot, timestamp = self._state()
+        found: dict[str, datetime] = {"root": root.expires, "timestamp": timestamp.expires}
+        found["snapshot"] = snapshot.expires
+        for role in ("targets", *_channels(snapshot)):
+            found[role] = self._read(role, snapshot.meta[f"{role}.json"].version, Targets).expires
+        return found
+
     def publish(
         self,
         model: str,

@@ -15,7 +15,7 @@ import numpy as np
 
 from duetto.errors import ConfigError, Deadlock, Error, WireError
 from duetto.transport import envelope as envelopes
-from duetto.transport import vocabulary
+from duetto.transport import tracing, vocabulary
 from duetto.transport import wire_pb2 as wire
 from duetto.transport.channel import Channel, Lost
 from duetto.transport.envelope import Limits
@@ -24,7 +24,7 @@ from duetto.transport.identity import Credentials, name_of
 from duetto.transport.pace import Paced, Rehearsal
 from duetto.transport.party import Keep, Running, Uses
 from duetto.transport.remote import Remote, columns
-from duetto.transport.session import Greeting, Question, Said, Session
+from duetto.transport.session import Greeting, Question, Said, Serve, Session
 from duetto.types import Group, Party, Peer, Record, Role
 
 CLOUD = "cloud"
@@ -125,7 +125,7 @@ class _Device(Remote):
     """A device, as its cloud sees it."""
 
     def __init__(self, name: str, limit: int, told: Callable[[str], None]) -> None:
-        super().__init__(name, device=False, limit=limit)
+        super().__init__(name, device=False, limit=limit, traceparent=tracing.traceparent)
         self._told = told
 
     async def ask(self, *args: Any, **kwargs: Any) -> Any:
@@ -145,6 +145,10 @@ class Service:
         uses: what runs skills that do not write; None runs them one after the other.
         limits: what is taken from a device.
         rehearsal: whether devices tell of their rest.
+
+    Attributes:
+        answering: answers what devices ask; whoever measures or traces it wraps it.
+        sessions: those that are open, by device.
     """
 
     def __init__(
@@ -159,11 +163,15 @@ class Service:
         rehearsal: bool = False,
     ) -> None:
         self.running = Running(party, CLOUD, keep=keep, uses=uses)
+        self.answering: Serve = tracing.answering(self._used)
+        self.uses = uses
         self._admit, self._limits, self._rehearsal = admit, limits, rehearsal
         self.rests: dict[str, float] = {}
         self.fleet = Fleet(devices, limit=limits.body_bytes, told=self._stir)
-        self._sessions: dict[str, Session] = {}
-        self._certificates: dict[str, bytes | None] = {}
+        self.sessions: dict[str, Session] = {}
+        self.certificates: dict[str, bytes | None] = {}
+        self._talking: set[Session] = set()
+        self._past = [0, 0]  # bytes of sessions that have ended
         self.over = False
 
     async def accept(self, channel: Channel, certificate: bytes | None) -> None:
@@ -182,8 +190,8 @@ class Service:
             await session.end(OVER, final=True)
             await channel.close()
             return
-        before = self._sessions.get(name)
-        self._sessions[name], self._certificates[name] = session, certificate  # before anything is waited for
+        before = self.sessions.get(name)
+        self.sessions[name], self.certificates[name] = session, certificate  # before anything is waited for
         device = self.fleet.member(name)
         self._stir(name)
         if self._rehearsal:
@@ -191,13 +199,17 @@ class Service:
         device.attach(session)
         self.fleet.came()
         ended = Lost("the connection was closed")
+        self._talking.add(session)
         try:
             if before is not None:  # it has come back before we knew that it was gone
                 await before.end("this device has connected again")
             ended = await session.run()
         finally:  # gRPC cancels this where the device has gone
-            if self._sessions.get(name) is session:
-                del self._sessions[name]
+            self._talking.discard(session)
+            self._past[0] += session.down_bytes
+            self._past[1] += session.up_bytes
+            if self.sessions.get(name) is session:
+                del self.sessions[name], self.certificates[name]
                 self._stir(name)
             device.detach(session, Lost(ended.why, told=ended.told))  # a device that goes may come back
 
@@ -239,23 +251,37 @@ class Service:
             raise ConfigError(f"no device called {name} is expected", "name it when the cloud is started")
         return name
 
+    async def revoke(self, name: str, why: str) -> None:
+        """Let go of a device that may not come any longer, at once."""
+        session = self.sessions.get(name)
+        if session is not None:
+            await session.end(why, final=True)
+
     async def watch(self, seconds: float = WATCH_SECONDS) -> None:
         """Let go of devices that may not come any longer, whichever process said so."""
         while True:
             await asyncio.sleep(seconds)
-            for name, session in list(self._sessions.items()):
+            for name, session in list(self.sessions.items()):
+                if self.sessions.get(name) is not session:  # gone while another one was let go of
+                    continue
                 try:
-                    self.admitted(self._certificates[name], name)
+                    self.admitted(self.certificates[name], name)
                 except Error as fault:
                     await session.end(str(fault), final=True)
+
+    @property
+    def wire_bytes(self) -> tuple[int, int]:
+        """Bytes of envelopes so far: heard from devices, and sent to them."""
+        heard = self._past[0] + sum(session.down_bytes for session in self._talking)
+        return heard, self._past[1] + sum(session.up_bytes for session in self._talking)
 
     async def end(self, why: str = OVER) -> None:
         """Tell everybody that it is over."""
         self.over = True
-        await asyncio.gather(*(session.end(why, final=True) for session in self._sessions.values()))
+        await asyncio.gather(*(session.end(why, final=True) for session in self.sessions.values()))
 
     def _rests(self, name: str, session: Session, until: float) -> None:
-        if self._sessions.get(name) is session:
+        if self.sessions.get(name) is session:
             self.rests[name] = until
 
     def _stir(self, name: str) -> None:
@@ -264,12 +290,15 @@ class Service:
 
     async def _answer(self, sender: str, question: Question) -> Said:
         self._stir(sender)
+        return await self.answering(sender, question)
+
+    async def _used(self, sender: str, question: Question) -> Said:
         return await self.running.answer(sender, question)
 
     def now(self, time: float) -> None:
         """Tell everybody what time it is."""
         self.rests.clear()
-        for session in self._sessions.values():
+        for session in self.sessions.values():
             session.now(time)
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import sqlalchemy as sql
 
+from duetto.cloud.audit import Audit
 from duetto.cloud.blobs import Blobs
 from duetto.cloud.database import opened, upgraded
 from duetto.cloud.enrolment import Enrolment
 from duetto.cloud.feedback import Feedback
+from duetto.cloud.operators import Operators
 from duetto.cloud.registry import Registry
 from duetto.cloud.releases import Releases
 from duetto.errors import ConfigError
@@ -78,6 +80,16 @@ class Site:
     def enrolment(self) -> Enrolment:
         """Who may come."""
         return Enrolment(self.engine, self.authority)
+
+    @cached_property
+    def operators(self) -> Operators:
+        """Who may look at this cloud, and who may act on it."""
+        return Operators(self.engine)
+
+    @cached_property
+    def audit(self) -> Audit:
+        """Who did what."""
+        return Audit(self.engine)
 
     @cached_property
     def feedback(self) -> Feedback:

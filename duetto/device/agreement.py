@@ -1,17 +1,15 @@
 """Whether a new model agrees with the cloud less than the old one did: a one-sided test with a margin.
 
-Agresti & Caffo, "Simple and Effective Confidence Intervals for Proportions and Differences of Proportions" (The
-American Statistician, 2000): a success and a failure are added to each side, so that few answers prove little. Each of
-several looks has its share of the error (Bonferroni), so that looking early costs power and not honesty.
+The test is that of :mod:`duetto.evaluation.shares`. Each of several looks has its share of the error (Bonferroni), so
+that looking early costs power and not honesty.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from duetto.errors import ConfigError
+from duetto.evaluation.shares import fallen, share
 
 
 @dataclass(frozen=True)
@@ -50,17 +48,9 @@ class Agreement:
         """
         if min(old[1], new[1]) * self.looks < self.window:
             return False
-        (before, spread_before), (after, spread_after) = (_share(*each) for each in (old, new))
-        needed = NormalDist().inv_cdf(1 - (1 - self.confidence) / self.looks)
-        return before - after - self.margin > needed * math.sqrt(spread_before + spread_after)
+        return fallen(share(*old), share(*new), self.margin, (1 - self.confidence) / self.looks)
 
     def kept(self, agreed: float, asked: float) -> tuple[float, float]:
         """Counts of a model that is not judged any more: of about the last window."""
         factor = min(1.0, self.window / asked) if asked else 1.0
         return agreed * factor, asked * factor
-
-
-def _share(agreed: float, asked: float) -> tuple[float, float]:
-    """A share and its variance."""
-    share = (agreed + 1) / (asked + 2)
-    return share, share * (1 - share) / (asked + 2)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from duetto.errors import Error
+from duetto.transport import tracing
 from duetto.transport.backoff import back_off
 from duetto.transport.channel import Channel, Lost
 from duetto.transport.envelope import Limits
@@ -19,7 +20,7 @@ from duetto.transport.identity import Credentials
 from duetto.transport.pace import Paced, Rehearsal, really
 from duetto.transport.party import Keep, Running
 from duetto.transport.remote import Remote
-from duetto.transport.session import Greeting, Question, Said, Session
+from duetto.transport.session import Greeting, Question, Said, Serve, Session
 from duetto.types import Key, Local, Party, Record, Role
 
 CLOUD = "cloud"
@@ -49,6 +50,7 @@ class Connection:
         running: what answers the cloud.
         limits: what is taken from the cloud.
         base, most: seconds of the shortest and the longest pause.
+        steady: whether every ask waits until there is a connection (a rehearsal).
 
     Attributes:
         dial: opens a channel; set before :meth:`keep`.
@@ -61,6 +63,7 @@ class Connection:
     limits: Limits = Limits()
     base: float = BASE_SECONDS
     most: float = MOST_SECONDS
+    steady: bool = False
     on_now: Callable[[float], None] | None = None
     on_asked: Callable[[], None] = lambda: None
     dial: Callable[[], Awaitable[Channel]] = field(init=False)
@@ -69,7 +72,15 @@ class Connection:
     key: Key = field(default_factory=lambda: (secrets.token_hex(8),))
 
     def __post_init__(self) -> None:
-        self.cloud = Remote(CLOUD, device=True, patient=True, limit=self.limits.body_bytes)
+        self.cloud = Remote(
+            CLOUD,
+            device=True,
+            patient=True,
+            steady=self.steady,
+            limit=self.limits.body_bytes,
+            traceparent=tracing.traceparent,
+        )
+        self._answering: Serve = tracing.answering(self.running.answer)
 
     async def keep(self) -> Lost:
         """Stay connected until the cloud says that coming back would not help; tells why."""
@@ -105,7 +116,7 @@ class Connection:
 
     async def _answer(self, sender: str, question: Question) -> Said:
         try:
-            return await self.running.answer(sender, question)
+            return await self._answering(sender, question)
         finally:
             self.on_asked()
 
@@ -154,14 +165,14 @@ def connect(
         records.append(record)
         on_record(record)
 
-    connection = Connection(Greeting(name, traits or {}), running, limits)
-    reported = [math.nan]  # until when this device has said that it rests
+    connection = Connection(Greeting(name, traits or {}), running, limits, steady=rehearsal)
+    reported: list[Any] = [None, math.nan]  # in which session this device has said that it rests, and until when
 
     def idle(until: float) -> bool:
         session = connection.session
-        if session is None or running.busy or connection.cloud.pending or until == reported[0]:
+        if session is None or running.busy or connection.cloud.pending or [session, until] == reported:
             return False
-        reported[0] = until
+        reported[:] = session, until
         session.rest(until)
         return True
 
@@ -174,7 +185,7 @@ def connect(
 
     def asked() -> None:
         """What was said of rest holds no longer."""
-        reported[0] = math.nan
+        reported[0] = None
 
     if rehearsal:
         connection.on_now, connection.on_asked = now, asked

@@ -108,10 +108,13 @@ class Slots:
         """What to run; to be called once by a process, when it starts.
 
         A start of a model on trial is counted first: one that was begun ``tries`` times and never confirmed goes. So
-        does one whose file is not what it was (a power cut, a failing disk): it may be fetched again.
+        does one whose file is not what it was (a power cut, a failing disk): it may be fetched again. Where the disk
+        takes nothing, a model on trial, whose start cannot be counted, makes way for the good one before it.
         """
+        if not (self.folder / "slots.json").exists():
+            return None
         with alone(self.folder, wait=True):
-            state = self.state()
+            state = before = self.state()
             while (slot := state.current) is not None:
                 if not self._intact(slot):
                     state = replace(state, current=state.previous, previous=None)
@@ -122,7 +125,13 @@ class Slots:
                         slot = replace(slot, starts=slot.starts + 1)
                         state = replace(state, current=slot)
                     break
-            self._keep(state)
+            if state == before:
+                return state.current
+            try:
+                self._keep(state)
+            except OSError:
+                good = state.previous if state.current and state.current.state == "trying" else state.current
+                return good if good is not None and self._intact(good) else None
             return state.current
 
     def confirm(self, version: int) -> None:

@@ -27,10 +27,11 @@ from duetto.device.artefact import session
 from duetto.device.slots import Slot, Slots
 from duetto.device.sources import Source
 from duetto.errors import DataError, Error
-from duetto.transport.files import alone, settle
+from duetto.transport.files import alone, put, settle
 
 Check = Callable[[Path, bytes | None, float], str | None]
 Progress = Callable[[int, int], None]
+Takes = Callable[[Mapping[str, Any]], str | None]
 _BASE = "metadata/"
 _CHUNK = 1 << 20
 _WINDOW = 1 << 27  # bytes that a delta may look back over, as in duetto.cloud.releases
@@ -103,6 +104,15 @@ def reproduces(path: Path, vector: bytes | None, tolerance: float) -> str | None
     return None if difference <= tolerance else f"its outputs differ by {difference:.3g}, more than {tolerance:.3g}"
 
 
+def told_of(folder: Path, version: int) -> Mapping[str, Any]:
+    """What its release told of a model that is installed in an updater's folder; nothing where it told nothing."""
+    try:
+        told: Mapping[str, Any] = json.loads((folder / "told" / f"{version}.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return told
+
+
 @dataclass(frozen=True)
 class Updater:
     """Keeps a device's model up to date. One process at a time updates a folder; the others may run what is in it.
@@ -115,6 +125,7 @@ class Updater:
         channel: that is listened to.
         slots: where models are kept; in the folder by default.
         check: the self-test; see :func:`reproduces`.
+        takes: why what a release tells beside its model cannot be used here, or None.
     """
 
     folder: Path
@@ -124,6 +135,7 @@ class Updater:
     channel: str = "stable"
     slots: Slots | None = None
     check: Check = reproduces
+    takes: Takes = lambda told: None
 
     @property
     def installed(self) -> Slots:
@@ -176,10 +188,12 @@ class Updater:
             path.parent.mkdir(parents=True, exist_ok=True)
             fetched.replace(path)
             settle(path.parent)
-            if reason := self._failed(path, vector, offer.tolerance):
+            if reason := self._failed(path, vector, offer.tolerance) or self.takes(offer.told):
                 slots.condemn(version, sha256, reason)
                 raise Refused(f"{self.model} {version} failed its self-test: {reason}", "publish a better one")
+            put(self.folder / "told" / f"{version}.json", json.dumps(offer.told).encode())  # before it may run
             slot = slots.switch(version, sha256, offer.artefact.length)
+            _forgotten(self.folder, slots)
             shutil.rmtree(self.folder / "partial", ignore_errors=True)
             return slot
 
@@ -333,6 +347,15 @@ def _verified(path: Path, part: Part) -> Path:
         raise Refused(f"{part.sha256[:12]}… is not what was signed", _ALTERED)
     settle(path)
     return path
+
+
+def _forgotten(folder: Path, slots: Slots) -> None:
+    """Delete what releases told of models that are not here any more."""
+    state = slots.state()
+    there = {f"{slot.version}.json" for slot in (state.current, state.previous) if slot}
+    for path in (folder / "told").glob("*.json"):
+        if path.name not in there:
+            path.unlink(missing_ok=True)
 
 
 def _offer(told: Mapping[str, Any], sha256: str, length: int) -> Offer:

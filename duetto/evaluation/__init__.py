@@ -1,6 +1,6 @@
 """Measuring: everything reported is a function of records.
 
-Files: records (the log as JSON lines) · users (accuracy per user, intervals over users) · pareto (accuracy against
-asking) · table (the table of results) · result (what a run found, as one JSON file) · plot (figures as SVG) ·
-report (one HTML page) · tensorboard (event files).
+Files: records (the log as JSON lines) · users (accuracy per user, intervals over users) · ranking (hits and gain at the
+top of a list, AUC per user) · pareto (accuracy against asking) · table (the table of results) · result (what a run
+found, as one JSON file) · plot (figures as SVG) · report (one HTML page) · tensorboard (event files).
 """

@@ -3,12 +3,28 @@
 from duetto.models.bottleneck import Bottlenecked, fitting_cuts
 from duetto.models.embedding import embedded
 from duetto.models.exits import Branched, Exit, attached, evenly
+from duetto.models.lora import Lora
 from duetto.models.mixture import Mixture
+from duetto.models.narrow import narrowed, window
 from duetto.models.net import Net
 from duetto.models.returns import Neighbours, Prototypes
 from duetto.models.skills import Predict
 from duetto.models.staged import Half, Staged, stage
-from duetto.models.zoo import Chained, Conv, Inception, Mlp, Mobile, Residual, Speech, Text, Vit
+from duetto.models.zoo import (
+    Chained,
+    Conv,
+    Inception,
+    Mlp,
+    Mobile,
+    Ncf,
+    Recurrent,
+    Residual,
+    Signal,
+    Speech,
+    Text,
+    TwoTower,
+    Vit,
+)
 
 __all__ = [
     "Bottlenecked",
@@ -18,21 +34,28 @@ __all__ = [
     "Exit",
     "Half",
     "Inception",
+    "Lora",
     "Mixture",
     "Mlp",
     "Mobile",
+    "Ncf",
     "Neighbours",
     "Net",
     "Predict",
     "Prototypes",
+    "Recurrent",
     "Residual",
+    "Signal",
     "Speech",
     "Staged",
     "Text",
+    "TwoTower",
     "Vit",
     "attached",
     "embedded",
     "evenly",
     "fitting_cuts",
+    "narrowed",
     "stage",
+    "window",
 ]

@@ -6,6 +6,7 @@ Only classes of this package are built again, so that a folder cannot name code 
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -16,7 +17,7 @@ from duetto import parts
 from duetto import tree as trees
 from duetto.errors import ConfigError, DataError, WireError
 from duetto.policies import sealed
-from duetto.types import Held
+from duetto.types import Held, Policy
 
 FORMAT, VERSION = "duetto policy", 1
 
@@ -64,6 +65,36 @@ def load(folder: str | Path) -> Artefact:
     except (TypeError, KeyError, ConfigError, WireError) as fault:
         raise DataError(f"{folder} is no policy that this version can read ({fault})", "fit anew") from fault
     return Artefact(held, about["fitted_on"], about["promise"])
+
+
+def told(held: Held[Any]) -> dict[str, Any]:
+    """A fitted policy as values that JSON can hold, such as a release tells beside its model.
+
+    Raises:
+        ConfigError: a policy that is not of this package, or holds what cannot be written.
+    """
+    return {"policy": parts.described(held.part, _name), "state": b64encode(held.save()).decode()}
+
+
+def heard(about: Any) -> Held[Any]:
+    """The policy that :func:`told` wrote; whoever calls has verified who did.
+
+    Raises:
+        DataError: no such policy, or one of another version.
+    """
+    try:
+        state = trees.decode(b64decode(about["state"], validate=True))
+        return Held(_policy(parts.built(about["policy"], _find)), state)
+    except (TypeError, ValueError, KeyError, ConfigError, WireError) as fault:
+        raise DataError(
+            f"no policy that this version can read ({fault})", "publish it with the same version"
+        ) from fault
+
+
+def _policy(part: Any) -> Policy[Any]:
+    if not isinstance(part, Policy):
+        raise TypeError(f"a {type(part).__name__}")
+    return part
 
 
 def _name(kind: type) -> str | None:

@@ -61,6 +61,8 @@ def buffered(
     """
     if goal < 1:
         raise ConfigError(f"a step of the server at {goal} answers", "use a goal from 1")
+    if algorithm.server.partial:
+        raise ConfigError(f"{type(algorithm.server).__name__} asks for parts of a model", "learn in rounds")
 
     async def role(fleet: Group, local: Local) -> AsyncIterator[Record]:
         if "params" not in local.memory:

@@ -8,7 +8,7 @@ from typing import Any
 
 from duetto.errors import DataError, Error
 from duetto.tree import Tree
-from duetto.types import Aggregator, Cost, Gate, Group, Key, Peer, Replies, Reply, Skill
+from duetto.types import Aggregator, Cost, Gate, Group, Index, Key, Peer, Replies, Reply, Skill
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Plain:
         key: Key,
         deadline: float | None,
         enough: int | None = None,
+        part: Callable[[str], Index | None] = lambda name: None,
     ) -> tuple[Tree | None, Replies]:
         """Ask, decode, gate, add; a failure or a rejected reply counts as nothing and says why.
 
@@ -39,7 +40,7 @@ class Plain:
         """
         kept, good = [], []
         for heard in await group.ask(names, skill, send, key=key, deadline=deadline, enough=enough):
-            reply = read(heard, decode)
+            reply = replace(read(heard, decode), index=part(heard.sender))
             if reply.failure is None and (fault := gate(reply, like)) is not None:
                 reply = replace(reply, failure=f"rejected: {fault}")
             if reply.failure is None:

@@ -88,6 +88,7 @@ async def one_round(
         key=key,
         deadline=deadline,
         enough=enough,
+        **_parts(algorithm, state["server"], params, fleet),
     )
     server, params = algorithm.server.step(
         state["server"],
@@ -121,6 +122,13 @@ def sending(algorithm: Algorithm, state: Any, params: Tree, key: Key) -> Callabl
         return encoded
     same = encoded(None)
     return lambda peer: same
+
+
+def _parts(algorithm: Algorithm, state: Any, params: Tree, fleet: Group) -> dict[str, Any]:
+    """What a collect is told where the server asks for parts: what it sent is what it hears of, whoever says else."""
+    if not algorithm.server.partial:
+        return {}
+    return {"part": lambda name: algorithm.server.part(state, params, fleet.peer(name))}
 
 
 def learned(algorithm: Algorithm, state: Any, seen: Seen, move: Move, replies: Replies) -> Any:

@@ -184,6 +184,29 @@ def split(data: ByUser, fractions: Mapping[str, float], seed: int) -> dict[str, 
     return {name: np.concatenate(pieces) for name, pieces in parts.items()}
 
 
+def in_order(data: ByUser, fractions: Mapping[str, float], together: int = 1) -> dict[str, Rows]:
+    """Cut each user's rows, in their order, into named parts, first to last; nothing is drawn.
+
+    As :func:`split`, for rows whose order is that of time: what comes later is not learned from.
+
+    Args:
+        data: whose rows.
+        fractions: part -> share.
+        together: so many rows that follow each other are never parted (such as a positive and its negatives).
+
+    Raises:
+        ConfigError: fractions that are negative or do not add up to 1, or rows that do not come in such blocks.
+    """
+    shares = _shares(fractions)
+    if together < 1 or (data.counts() % together).any():
+        raise ConfigError(f"users whose rows do not come by {together}", "give a number that divides each user's rows")
+    parts: dict[str, list[Rows]] = {name: [] for name in fractions}
+    for user in data.users:
+        for part, piece in zip(parts.values(), _pieces(data.rows(user).reshape(-1, together), shares), strict=True):
+            part.append(piece.reshape(-1))
+    return {name: np.concatenate(pieces) for name, pieces in parts.items()}
+
+
 def draw_users(users: Collection[str], fractions: Mapping[str, float], seed: int) -> dict[str, tuple[str, ...]]:
     """Split user names into named parts, each sorted; the order in which they are given changes nothing.
 

@@ -60,11 +60,14 @@ class Set:
 
     Attributes:
         layouts: as :func:`locate` looks for them.
-        sources: the files of the last layout's folder, or ``.tar.gz`` that unpack to it.
+        sources: the files of the last layout's folder, or ``.tar.gz`` that unpack to it; none where the set cannot
+            be fetched by a program.
+        page: where a person finds it, if there are no sources.
     """
 
     layouts: tuple[Layout, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...] = ()
+    page: str = ""
 
 
 _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -109,6 +112,15 @@ SETS: dict[str, Set] = {
             ),
         ),
     ),
+    "ratings": Set(
+        (Layout("ml-100k", ("u.data", "u.item")), Layout("ml-1m", ("ratings.dat", "movies.dat"))),
+        page="https://grouplens.org/datasets/movielens",
+    ),
+    "shakespeare": Set((Layout("shakespeare", ("by_role.jsonl",)),), page="http://shakespeare.mit.edu"),
+    "tweets": Set(
+        (Layout("airline_sentiment", ("Tweets.csv",)),),
+        page="https://www.kaggle.com/datasets/crowdflower/twitter-airline-sentiment",
+    ),
     "sensors": Set(
         (Layout("har_spsw", ("DATA/s*/*.csv",)),),
         (
@@ -126,7 +138,9 @@ def locate(name: str, cache: Path | None = None) -> Path | None:
 
     The folder's name says how to read it: ``mnist`` with :func:`duetto.tasks.idx.by_writer`, ``mnist_by_writer``
     with :mod:`duetto.tasks.leaf`, ``wisdm_ar_v1.1`` with :mod:`duetto.tasks.arff`, ``har_spsw`` with
-    :mod:`duetto.tasks.sensors`, ``cifar10_subset`` and ``cifar-10-batches-bin`` with :mod:`duetto.tasks.cifar_bin`.
+    :mod:`duetto.tasks.sensors`, ``cifar10_subset`` and ``cifar-10-batches-bin`` with :mod:`duetto.tasks.cifar_bin`,
+    ``ml-100k`` and ``ml-1m`` with :mod:`duetto.tasks.ratings`, ``shakespeare`` with :mod:`duetto.tasks.shakespeare`,
+    ``airline_sentiment`` with :mod:`duetto.tasks.tweets`.
 
     Raises:
         ConfigError: no such set, or ``$DUETTO_DATA`` is no folder.
@@ -156,6 +170,8 @@ def get(name: str, cache: Path | None = None, progress: Progress | None = None) 
     wanted = _set(name)
     cache = cache or default_cache()
     layout = wanted.layouts[-1]
+    if not wanted.sources:
+        raise ConfigError(f"{name} cannot be fetched", by_hand(name))
     folder = cache / layout.folder
     sums = cache / "SHA256SUMS"
     try:
@@ -172,6 +188,12 @@ def get(name: str, cache: Path | None = None, progress: Progress | None = None) 
     except OSError as fault:
         raise DataError(f"cannot keep {name} in {cache}: {fault}", "set DUETTO_CACHE to a folder with room") from fault
     return folder
+
+
+def by_hand(name: str) -> str:
+    """What to do about a set that no program can fetch."""
+    folders = " or ".join(layout.folder for layout in SETS[name].layouts)
+    return f"get it from {SETS[name].page} and set DUETTO_DATA to the folder that holds {folders}"
 
 
 def fetch(source: Source, folder: Path, sums: Path, progress: Progress | None = None) -> Path:

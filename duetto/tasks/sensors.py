@@ -3,11 +3,13 @@
 Matey-Sanz, Casteleyn & Granell, *Dataset of inertial measurements of smartphones and smartwatches for human
 activity recognition* (Data in Brief 2023, doi:10.1016/j.dib.2023.109809). A recording is one execution of one
 subject, ``DATA/sXX/sXX_YY_{sp|sw}.csv``: accelerations in m/s^2, turn rates in rad/s, Unix milliseconds, label.
+The task: what is this person doing, from a second of the phone's signals? ``$DUETTO_DATA/har_spsw``.
 """
 
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,12 +17,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duetto.errors import ConfigError, DataError
-from duetto.tasks.by_user import ByUser, by_name, unpacked
+from duetto.tasks.by_user import ByUser, by_name, draw_users, standardise, unpacked
+from duetto.tasks.official import locate
+from duetto.tasks.task import Task, found
 
 CLASSES = ("SEATED", "STANDING_UP", "WALKING", "TURNING", "SITTING_DOWN")
 CHANNELS = ("x_acc", "y_acc", "z_acc", "x_gyro", "y_gyro", "z_gyro")
 _HEADER = [*CHANNELS, "timestamp", "label"]
 _AGAIN = "correct this file or fetch it again"
+
+
+def task(seed: int) -> Task:
+    """Two fifths of the subjects train, a fifth each calibrates, has a device, and is unseen.
+
+    Windows of one second, which do not overlap; each channel is standardised by the "train" subjects.
+    """
+    from duetto.models import Signal
+    from duetto.training import SGD, Adam, Client, CrossEntropy, Distil
+
+    folder = locate("sensors")
+    if folder is None:
+        raise DataError("the data of sensors is not here", found("sensors"))
+    data = read(folder)
+    users = draw_users(data.users, {"train": 0.4, "calibration": 0.2, "device": 0.2, "unseen": 0.2}, seed)
+    mean, scale = standardise(data.only(users["train"]).x)
+    data = replace(data, x=((data.x - mean) / scale).astype(np.float32))
+    shape, classes = (data.x.shape[1], data.x.shape[2]), len(data.classes)
+    small, large = Signal(shape, classes, (8, 16)), Signal(shape, classes, (64, 128, 128), (128,), dropout=0.5)
+    return Task(
+        name="sensors",
+        seed=seed,
+        data=data,
+        users=users,
+        small=small,
+        large=large,
+        teach_large=Client(large, (CrossEntropy(),), Adam(1e-3, 1e-3, schedule="cosine"), 20, 32),
+        teach_small=Client(small, (CrossEntropy(0.3), Distil(0.7, 2.0)), Adam(3e-3, schedule="cosine"), 20, 32),
+        learn=Client(small, (Distil(1.0, 1.0),), SGD(0.01, 0.9), 5, 16, lessons="lessons"),
+        tune=Client(small, (Distil(1.0, 1.0),), SGD(0.003, 0.9), 4, 16, lessons="lessons"),
+    )
 
 
 def read(

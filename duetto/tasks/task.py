@@ -42,6 +42,7 @@ class Task:
         learn, tune: how devices train on what they were taught, in federated rounds and each for itself.
         train: rows of ``data`` that the cloud may train on, where they are not simply those of the "train" users.
         parts: shares of a device user's rows.
+        dealt: part -> rows of ``data``, each row in one of them, where the parts are not drawn (as by time).
     """
 
     name: str
@@ -56,6 +57,7 @@ class Task:
     tune: Client
     train: NDArray[np.int64] | None = None
     parts: Mapping[str, float] = field(default_factory=lambda: PARTS)
+    dealt: Mapping[str, NDArray[np.int64]] | None = None
 
     def __post_init__(self) -> None:
         names = [name for group in GROUPS for name in self.users.get(group, ())]
@@ -69,7 +71,7 @@ class Task:
 
     @cached_property
     def _parts(self) -> Mapping[str, NDArray[np.int64]]:
-        return split(self.data, self.parts, self.seed)
+        return split(self.data, self.parts, self.seed) if self.dealt is None else self.dealt
 
     @cached_property
     def _of_user(self) -> Mapping[str, Mapping[str, NDArray[np.int64]]]:
@@ -112,13 +114,17 @@ def load(name: str, seed: int = 0) -> Task:
         ConfigError: there is none.
         DataError: its data cannot be found or read.
     """
-    from duetto.tasks import activity, cifar, digits, handwriting
+    from duetto.tasks import activity, cifar, digits, handwriting, ratings, sensors, shakespeare, tweets
 
     known: Mapping[str, Callable[[int], Task]] = {
         "activity": activity.task,
         "cifar": cifar.task,
         "digits": digits.task,
         "handwriting": handwriting.task,
+        "ratings": ratings.task,
+        "sensors": sensors.task,
+        "shakespeare": shakespeare.task,
+        "tweets": tweets.task,
     }
     if name not in known:
         raise ConfigError(f"no task is called {name!r}", f"choose one of {', '.join(known)}")
@@ -127,4 +133,8 @@ def load(name: str, seed: int = 0) -> Task:
 
 def found(name: str) -> str:
     """What to do when a task's data is not there."""
+    from duetto.tasks import official
+
+    if not official.SETS[name].sources:
+        return official.by_hand(name)
     return f"set DUETTO_DATA to a folder that holds it, or run `duetto data get {name}`"

@@ -5,14 +5,21 @@ from duetto.training.auto import Auto
 from duetto.training.client import Client
 from duetto.training.cohort import Cohort
 from duetto.training.contrast import Contrast
+from duetto.training.ewc import Elastic, Ewc
+from duetto.training.gem import Gem
 from duetto.training.joint import EveryExit, SelfDistil
+from duetto.training.lifelong import Lifelong, Within
 from duetto.training.losses import CrossEntropy, Distil, Drift, Proximal
+from duetto.training.lwf import Kept, Lwf
 from duetto.training.optimisers import SGD, Adam
 from duetto.training.processes import Processes
+from duetto.training.pseudo import PseudoLabels
 from duetto.training.rate import Imitate, Rated
+from duetto.training.replay import Replay
 from duetto.training.sequential import Sequential
 from duetto.training.steps import Partly, batches, gradient, moved
 from duetto.training.tune import Tune
+from duetto.training.vertical import Bottom, Top
 from duetto.training.views import BatchNorm, Body, Full, Head, Masked, last_layer
 
 __all__ = [
@@ -21,6 +28,7 @@ __all__ = [
     "Auto",
     "BatchNorm",
     "Body",
+    "Bottom",
     "Client",
     "Cohort",
     "Contrast",
@@ -28,19 +36,29 @@ __all__ = [
     "CrossEntropy",
     "Distil",
     "Drift",
+    "Elastic",
     "EveryExit",
+    "Ewc",
     "Full",
+    "Gem",
     "Head",
     "Imitate",
+    "Kept",
+    "Lifelong",
+    "Lwf",
     "Masked",
     "Partly",
     "Processes",
     "Proximal",
+    "PseudoLabels",
     "Rated",
+    "Replay",
     "SGD",
     "SelfDistil",
     "Sequential",
+    "Top",
     "Tune",
+    "Within",
     "batches",
     "gradient",
     "last_layer",

@@ -83,6 +83,10 @@ class Client(Skill):
         """What to remember, the delta to send, and its weight; by default nothing, the change, the examples."""
         return memory, trained.delta, float(trained.examples)
 
+    def trains(self, sent: Tree, memory: Mapping[str, Any]) -> Client:
+        """Whose declaration an executor follows; by default this one's (a device may train a part of ``net``)."""
+        return self
+
     def personal(self, sent: Tree, memory: Mapping[str, Any]) -> Tree:
         """The parameters that this device answers with, once it has what was sent; by default those."""
         return sent["params"]
@@ -94,7 +98,9 @@ class Client(Skill):
     def __call__(self, local: Local, tree: Tree, key: Key, sender: str) -> tuple[Local, Tree]:
         """Train, here and now."""
         task = self._task(local, tree, key)
-        return self._reply(local, tree, sequential.run(self, task.start, task.data, task.key))
+        return self._reply(
+            local, tree, sequential.run(self.trains(tree, local.memory), task.start, task.data, task.key)
+        )
 
     def many(
         self, locals: Sequence[Local], trees: Sequence[Tree], keys: Sequence[Key], senders: Sequence[str]
@@ -103,8 +109,14 @@ class Client(Skill):
         if type(self).__call__ is not Client.__call__:  # whoever trains otherwise alone does so among others
             return super().many(locals, trees, keys, senders)
         tasks = [caught(self._task, *each) for each in zip(locals, trees, keys, strict=True)]
-        trained = iter(self.executor.train(self, [task for task in tasks if isinstance(task, Task)]))
-        outcomes = [next(trained) if isinstance(task, Task) else task for task in tasks]
+        outcomes: list[Any] = list(tasks)
+        kinds: dict[Client, list[int]] = {}
+        for row, (local, tree) in enumerate(zip(locals, trees, strict=True)):
+            if isinstance(tasks[row], Task):
+                kinds.setdefault(self.trains(tree, local.memory), []).append(row)
+        for kind, rows in kinds.items():
+            for row, trained in zip(rows, self.executor.train(kind, [outcomes[row] for row in rows]), strict=True):
+                outcomes[row] = trained
         return [
             caught(self._reply, local, tree, outcome) if isinstance(outcome, Trained) else outcome
             for local, tree, outcome in zip(locals, trees, outcomes, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ class Kept:
 
     def __init__(self, path: Path | str) -> None:
         self._path = Path(path)
+        self._began = time.time()
+
+    @property
+    def began(self) -> float:
+        """When the program first began here, seconds since 1970: its time goes on over restarts."""
+        self.load()
+        return self._began
 
     def load(self) -> tuple[Mapping[str, Any], Mapping[str, Tree]] | None:
         """What was kept."""
@@ -42,15 +50,21 @@ class Kept:
             kept = trees.decode(data, len(data))
         except WireError as fault:
             raise DataError(f"{self._path} is damaged ({fault})", "move it away to begin anew") from fault
-        if not isinstance(kept, Mapping) or kept.keys() != _SLOTS or not all(map(_is_mapping, kept.values())):
+        if (
+            not isinstance(kept, Mapping)
+            or kept.keys() - {"began"} != _SLOTS
+            or not all(map(_is_mapping, kept.values()))
+        ):
             raise DataError(f"{self._path} holds no party's memory", "move it away to begin anew")
+        self._began = float(kept.get("began", {}).get("unix_seconds", self._began))
         return kept["memory"], kept["answered"]
 
     def save(self, memory: Mapping[str, Any], answered: Mapping[str, Tree]) -> None:
         """Keep both."""
         try:
             kept = {name: value for name, value in memory.items() if _is_tree(value)}
-            put(self._path, trees.encode({"memory": kept, "answered": dict(answered)}))
+            began = {"unix_seconds": np.float64(self._began)}
+            put(self._path, trees.encode({"memory": kept, "answered": dict(answered), "began": began}))
         except OSError as fault:
             raise ConfigError(
                 f"{self._path} cannot be written ({fault.strerror})", "make room, or name another"

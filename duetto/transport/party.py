@@ -7,8 +7,6 @@ import hashlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,14 +41,6 @@ class Uses(Protocol):
         """One use: the answer, and the version that it read."""
 
 
-@dataclass(eq=False)
-class _Going:
-    """An ask that is worked on, and how many wait for it."""
-
-    task: asyncio.Task[Said]
-    waiting: int = 0
-
-
 class Running:
     """A party, running.
 
@@ -76,7 +66,7 @@ class Running:
         self._answered: Mapping[str, Mapping[str, Tree]] = kept[1] if kept else {}  # by who asked, and its mark
         self._own = vocabulary.classes(party.skills)
         self._read: dict[int, Skill] = {}
-        self._going: dict[str, _Going] = {}
+        self._going: dict[str, asyncio.Task[Said]] = {}  # asks for skills that write, by their marks
         self._writing = asyncio.Lock()
         self._thread: ThreadPoolExecutor | None = None
         self.busy = 0
@@ -98,37 +88,30 @@ class Running:
                 return Said(failure=f"{self.name} does not know that skill ({fault})")
             if not self.party.offers(skill):
                 return Said(failure=f"{self.name} does not offer {skill.name}")
+            if not skill.writes:
+                return await self._answer(skill, sender, question)
             mark = _mark(sender, question)
             going = self._going.get(mark)
             if going is None:
-                going = _Going(asyncio.ensure_future(self._answer(mark, skill, sender, question)))
-                self._going[mark] = going
-                going.task.add_done_callback(partial(self._gone, mark, going))
-            going.waiting += 1
-            try:
-                return await asyncio.shield(going.task)
-            except asyncio.CancelledError:
-                if going.waiting == 1 and not skill.writes:  # what writes is done, whoever has gone
-                    going.task.cancel()
-                    self._gone(mark, going)  # who asks for it now asks anew
-                raise
-            finally:
-                going.waiting -= 1
+                self.busy += 1
+                going = self._going[mark] = asyncio.ensure_future(self._answer(skill, sender, question, mark))
+                going.add_done_callback(lambda done: self._done(mark))
+            return await asyncio.shield(going)  # it is done, whoever has gone
         finally:
             self.busy -= 1
 
-    def _gone(self, mark: str, going: _Going, done: object = None) -> None:
-        if self._going.get(mark) is going:
-            del self._going[mark]
+    def _done(self, mark: str) -> None:
+        self.busy -= 1
+        del self._going[mark]
 
-    async def _answer(self, mark: str, skill: Skill, sender: str, question: Question) -> Said:
-        before = self._answered.get(sender, {}).get(mark) if skill.writes else None
+    async def _answer(self, skill: Skill, sender: str, question: Question, mark: str = "") -> Said:
+        before = self._answered.get(sender, {}).get(mark)
         if before is not None:
             return Said(before["answer"].tobytes(), int(before["version"]))
         tree = trees.decode(question.body)
         try:
             answer, version, seconds = await self.use(
-                skill, tree, question.key, sender, deadline=question.seconds, mark=mark if skill.writes else ""
+                skill, tree, question.key, sender, deadline=question.seconds, mark=mark
             )
             return Said(trees.encode(answer), version, metrics={"compute_seconds": seconds})
         except Error as fault:
@@ -214,7 +197,8 @@ class Running:
     # --------------------------------------------------------------------------------------------------- roles
 
     async def play(self, known: Mapping[str, Any], log: Callable[[Record], None]) -> None:
-        """Run all roles to their ends; after each record the memory is kept."""
+        """Run all roles to their ends; after each record the memory is kept. A role that a kill interrupts may log a
+        record again when it is resumed."""
         known = {"me": self.me, "local": self.local, **known}
         await asyncio.gather(*(self._play(role, known, log) for role in self.party.roles))
 
@@ -227,8 +211,8 @@ class Running:
             )
         records: AsyncIterator[Record] = role(**{word: known[word] for word in wanted if word in known})
         async for record in records:
+            log(record.at(asyncio.get_running_loop().time(), self.name))  # first: a kill between both loses none
             self.save()
-            log(record.at(asyncio.get_running_loop().time(), self.name))
 
 
 class _Own(Peer):

@@ -35,6 +35,8 @@ class Remote(Peer):
         device: whether this side is the device: what it sends goes up.
         patient: whether an ask without a deadline waits for the first connection, and for ever; else a lost one is
             waited for ``grace`` seconds.
+        steady: whether every ask waits for a connection, and for ever: in a rehearsal, where time stands still
+            meanwhile, so that nobody is ever missed.
         limit: bytes of an answer.
         traceparent: gives the W3C trace context of what runs now, or "".
     """
@@ -45,11 +47,13 @@ class Remote(Peer):
         *,
         device: bool,
         patient: bool = False,
+        steady: bool = False,
         grace: float = GRACE_SECONDS,
         limit: int = trees.LIMIT,
         traceparent: Callable[[], str] = lambda: "",
     ) -> None:
         self.name, self._device, self._patient, self._grace = name, device, patient, grace
+        self._steady = steady
         self._limit, self._traceparent = limit, traceparent
         self.told: Mapping[str, Any] = {}
         self._session: Session | None = None
@@ -61,12 +65,17 @@ class Remote(Peer):
     @property
     def traits(self) -> Mapping[str, Any]:  # type: ignore[override]
         """What it told of itself, and whether it is ``online``."""
-        return {**self.told, "online": self.connected}
+        return {**self.told, "online": self.online}
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection."""
         return self._session is not None
+
+    @property
+    def online(self) -> bool:
+        """Whether it can be asked: there is a connection, or it is waited for."""
+        return self._steady or self.connected
 
     def attach(self, session: Session) -> None:
         """Talk through this session from now on."""
@@ -124,7 +133,7 @@ class Remote(Peer):
 
     async def _said(self, question: Question, begin: float, deadline: float | None, sent: list[int]) -> Said:
         loop = asyncio.get_running_loop()
-        waits = self._patient and deadline is None
+        waits = self._steady or (self._patient and deadline is None)
         ends: Counter[str] = Counter()
         while True:
             session = self._session
@@ -168,5 +177,5 @@ def columns(peers: Mapping[str, Remote]) -> dict[str, np.ndarray]:
     told = [peer.told for peer in peers.values()]
     names = sorted(set.intersection(*(set(traits) for traits in told))) if told else []
     found = {name: np.array([traits[name] for traits in told]) for name in names}
-    online = np.array([peer.connected for peer in peers.values()], bool)
+    online = np.array([peer.online for peer in peers.values()], bool)
     return found if online.all() else {**found, "online": online}

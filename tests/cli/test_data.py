@@ -90,7 +90,11 @@ def test_what_is_not_there_says_what_to_do(run: Callable[..., Any]) -> None:
     assert "no set is called 'x'" in run("data", "check", "x").error
     assert "no data set 'x'" in run("data", "get", "x").error
     assert "digits cannot be fetched: get one of" in run("data", "get", "digits").error
-    assert "no task is called 'sensors'" in run("data", "show", "sensors").error
+    assert "no task is called 'traces'" in run("data", "show", "traces").error
+    by_hand = "and set DUETTO_DATA to the folder that holds shakespeare"
+    for ask in (("check",), ("show",), ("get",)):
+        assert run("data", *ask, "shakespeare").error.endswith(by_hand)
+    assert "not here: http://shakespeare.mit.edu" in run("data", "list").out
 
 
 def test_get_tells_its_progress_and_its_folder(

@@ -18,6 +18,13 @@ import sqlalchemy as sql
 from duetto.cloud.database import opened, upgraded
 
 
+def _without(what: str, remedy: str) -> None:
+    """Skip, saying so; where these servers must be there (``DUETTO_CI_SERVERS=1``), fail."""
+    if os.environ.get("DUETTO_CI_SERVERS") == "1":
+        pytest.fail(f"DUETTO_CI_SERVERS=1 and {what}: {remedy}")
+    pytest.skip(f"{what} ({remedy}): its tests are skipped")
+
+
 def _server() -> Path | None:
     """The folder of PostgreSQL's programs; distributions leave initdb out of PATH."""
     if found := shutil.which("postgres"):
@@ -34,7 +41,7 @@ def _nobody() -> str | None:
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name).pw_name
-    return pytest.skip("PostgreSQL refuses root, and there is no user postgres or nobody: its tests are skipped")
+    return _without("PostgreSQL refuses root, and there is no user postgres or nobody", "add one")
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +49,8 @@ def cluster() -> Iterator[str]:
     """A server for this worker, reached by a socket in its own folder; ends with ``?host=...``, the name in between."""
     programs = _server()
     if programs is None or not (programs / "initdb").is_file():
-        pytest.skip("no PostgreSQL here (apt install postgresql): its tests are skipped")
+        _without("no PostgreSQL here", "apt install postgresql")
+    assert programs is not None
     user = _nobody()
     folder = Path(tempfile.mkdtemp(prefix="duetto-pg-"))  # short: the path of a socket has a limit
     if user is not None:
@@ -104,7 +112,7 @@ def moto() -> Iterator[str]:
         import moto.server  # noqa: F401
         import s3fs  # noqa: F401
     except ImportError:
-        pytest.skip("no moto[server] or s3fs here: the tests of S3 are skipped")
+        _without("no moto[server] or s3fs here", "pip install 'duetto[s3,dev]'")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

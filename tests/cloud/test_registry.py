@@ -200,3 +200,31 @@ def test_processes_that_add_and_promote_at_once_come_one_after_the_other(url: st
     for moves in (stable, canary):
         assert [move.before for move in moves] == [None, *(move.version for move in moves[:-1])]
     engine.dispose()
+
+
+def test_a_paused_channel_takes_no_promotion_and_can_be_rolled_back(registry: Registry) -> None:
+    digest = registry.blobs.put(b"weights")
+    for _ in range(3):
+        registry.add("small", {"onnx": digest}, by="test")
+    for number in (1, 2):
+        registry.promote("small", number, "stable", by="anna", why="good")
+    assert registry.paused("small", "stable") is None
+    held = registry.pause("small", "stable", by="anna", why="a holiday")
+    assert registry.paused("small", "stable") == held
+    with pytest.raises(ConfigError, match=r"stable of small is paused \(a holiday\)"):
+        registry.promote("small", 3, "stable", by="rule", why="better")
+    registry.promote("small", 3, "canary", by="rule", why="another channel")
+    assert registry.roll_back("small", "stable", by="anna", why="worse").version == 1
+    with pytest.raises(ConfigError, match="paused already"):
+        registry.pause("small", "stable", by="bert", why="me too")
+    assert not registry.go_on("small", "stable", by="anna", why="back").paused
+    with pytest.raises(ConfigError, match="not paused"):
+        registry.go_on("small", "stable", by="anna", why="back")
+    registry.promote("small", 3, "stable", by="rule", why="better")
+
+
+def test_what_is_not_there_cannot_be_paused(registry: Registry) -> None:
+    with pytest.raises(DataError, match="no model"):
+        registry.pause("small", "stable", by="anna", why="x")
+    with pytest.raises(ConfigError, match="no channel"):
+        registry.pause("small", "beta", by="anna", why="x")

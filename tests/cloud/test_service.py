@@ -179,7 +179,44 @@ def test_a_device_that_comes_again_takes_its_own_place() -> None:
             assert reply.failure is None
             sessions[2].cancel()
             await until(lambda: not cloud.service.fleet.online)
-            assert cloud.service._sessions == {}
+            assert cloud.service.sessions == {}
+
+    run(main())
+
+
+class Stuck:
+    """A channel that takes a hello and nothing more: the network behind it is gone, and nobody knows yet."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel, self.taken = channel, 0
+        self.receive, self.close = channel.receive, channel.close
+
+    async def send(self, data: bytes) -> None:
+        self.taken += 1
+        if self.taken > 1:
+            await asyncio.sleep(60)
+        await self.channel.send(data)
+
+
+def test_two_that_come_while_an_old_one_is_let_go_are_told_apart() -> None:
+    async def main() -> None:
+        async with Cloud() as cloud:
+            answer = Running(Party(skills=(Count,)), "ann").answer
+            here, there = pair()
+            cloud.tasks.append(asyncio.ensure_future(cloud.service.accept(Stuck(there), None)))
+            await Session(here, Greeting("ann"), answer).open()
+            second, third = (Session(cloud.dial(), Greeting("ann"), answer) for _ in range(2))
+            await second.open()
+            await asyncio.sleep(0.01)
+            await third.open()
+            running = [asyncio.ensure_future(each.run()) for each in (second, third)]
+            assert (await asyncio.wait_for(running[0], SOON)).why == "this device has connected again"
+            await asyncio.sleep(1.1)  # the old one is let go by now
+            reply = await cloud.service.fleet.peer("ann").ask(Count(), TREE, key=(1,), deadline=SOON)
+            assert reply.failure is None
+            assert not running[1].done()
+            assert cloud.service.fleet.online == ["ann"]
+            running[1].cancel()
 
     run(main())
 
@@ -194,7 +231,7 @@ def test_a_device_whose_stream_is_cancelled_is_offline() -> None:
             await until(lambda: cloud.service.rests == {"ann": 5.0})
             cloud.tasks[0].cancel()  # as gRPC does
             await asyncio.wait_for(running, SOON)
-            assert (cloud.service.fleet.online, cloud.service._sessions) == ([], {})
+            assert (cloud.service.fleet.online, cloud.service.sessions) == ([], {})
             assert cloud.service.rests == {}  # time does not go on without it
 
     run(main())

@@ -1,6 +1,7 @@
 """The device as an application embeds it, without a network: answers, what is kept, and what is not."""
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from duetto import tree as trees
 from duetto.device.agent import Device, Timing
 from duetto.device.settings import Settings
+from duetto.device.slots import Slots
 from duetto.errors import ConfigError, DataError
 from duetto.models import Mlp, export
 from duetto.policies import Calibrated, Threshold
-from duetto.policies.artefact import Artefact, save
+from duetto.policies.artefact import Artefact, save, told
 from duetto.protocols import Unanswered
 from duetto.types import Held
 
@@ -126,3 +128,27 @@ def test_what_cannot_be_used_is_told_in_one_line(given: dict[str, Any], why: str
     with pytest.raises((ConfigError, DataError), match=why) as fault:
         Device(tmp_path, **given)
     assert "\n" not in str(fault.value)
+
+
+def test_a_model_brings_its_policy_and_takes_it_away_again(small: Path, tmp_path: Path) -> None:
+    slots, data = Slots(tmp_path / "models"), small.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    slots.path(sha256).parent.mkdir(parents=True)
+    slots.path(sha256).write_bytes(data)
+    fitted = Held(Calibrated(), {"temperature": np.array(2.0), "threshold": np.array(0.25)})
+    (tmp_path / "models" / "told").mkdir()
+    (tmp_path / "models" / "told" / "4.json").write_text(json.dumps({"policy": told(fitted)}))
+    slots.switch(4, sha256, len(data))
+
+    async def main() -> None:
+        async with Device(tmp_path, policy=Held.of(Threshold(0.0)), settings=Settings("raw")) as device:
+            answered = await device.answer(X[0])
+            assert answered.answer.why == "max_softmax against 0.25"
+            assert (answered.model, answered.answer.version) == (4, 4)
+            record = json.loads((await device.outbox.batch()).entries[0].body)
+            assert (record["model"], record["base"], record["own"]) == (4, answered.label, answered.label)
+            device.slots.rollback("it was bad")
+            device._take_up()
+            assert device.policy.part == Threshold(0.0)
+
+    run(main())

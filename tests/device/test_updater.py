@@ -22,7 +22,7 @@ from duetto.cloud.releases import Releases
 from duetto.device.agreement import Agreement
 from duetto.device.slots import Slots
 from duetto.device.sources import Folder
-from duetto.device.updater import Refused, Updater, reproduces
+from duetto.device.updater import Refused, Updater, reproduces, told_of
 from duetto.errors import ConfigError, DataError
 
 onnx = pytest.importorskip("onnx")
@@ -594,3 +594,23 @@ def test_killed_at_any_time_a_device_runs_signed_models_and_never_an_older_one(
     assert all(signed[version] == sha256 for version, sha256 in ran)
     assert ran[-1][0] > 1
     assert updated(device) == number
+
+
+def test_what_a_release_tells_lies_beside_its_model_as_long_as_that_is_here(
+    releases: Releases, device: Updater
+) -> None:
+    assert told_of(device.folder, 1) == {}
+    for version in (1, 2, 3, 4):
+        if version > 1:
+            releases.publish("digits", version, "stable", model(version), told={"policy": version})
+        assert updated(device) == version
+        device.installed.confirm(version)
+    assert {path.name for path in (device.folder / "told").iterdir()} == {"3.json", "4.json"}  # it, and the one before
+    assert [told_of(device.folder, version) for version in (3, 4)] == [{"policy": 3}, {"policy": 4}]
+
+    releases.publish("digits", 5, "stable", model(5), told={"policy": "nonsense"})
+    picky = replace(device, takes=lambda told: "no such policy" if told.get("policy") == "nonsense" else None)
+    with pytest.raises(Refused, match="digits 5 failed its self-test: no such policy"):
+        picky.update()
+    assert current(device) == 4
+    assert picky.update() is None

@@ -152,6 +152,8 @@ async def told(said: list[bytes]) -> None:
         with suppress(Lost):
             for each in said:
                 await there.send(each)
+        for _ in range(50):  # so many turns take all of it in
+            await asyncio.sleep(0)
         await there.close()
 
     reading, writing = asyncio.ensure_future(read()), asyncio.ensure_future(write())

@@ -23,7 +23,7 @@ from duetto.policies import (
     Tiers,
     sealed,
 )
-from duetto.policies.artefact import Artefact, load, save
+from duetto.policies.artefact import Artefact, heard, load, save, told
 from duetto.types import Held, Key, Move, Outcomes, Policy, Seen
 
 DRAW = np.random.default_rng(3)
@@ -108,3 +108,21 @@ def test_what_is_no_artefact(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write"):
         save(Artefact(Held.of(Threshold(0.5))), tmp_path / "file")
+
+
+def test_a_policy_travels_as_json_and_nothing_else_is_built() -> None:
+    held = Held(Calibrated(), {"temperature": np.array(2.0), "threshold": np.array(0.25)})
+    about = json.loads(json.dumps(told(held)))
+    again = heard(about)
+    assert again.part == held.part
+    assert again.save() == held.save()
+    for bad in (
+        None,
+        {},
+        {**about, "state": "!"},
+        {**about, "state": "AAAA"},
+        {**about, "policy": {"class": "Popen", "settings": {}}},
+        {**about, "policy": 3},
+    ):
+        with pytest.raises(DataError, match="no policy that this version can read"):
+            heard(bad)

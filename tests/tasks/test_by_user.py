@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duetto.errors import ConfigError, DataError
-from duetto.tasks.by_user import ByUser, by_name, draw_users, pooled, split, standardise, unpacked
+from duetto.tasks.by_user import ByUser, by_name, draw_users, in_order, pooled, split, standardise, unpacked
 
 NAMES = ["bo", "al", "bo", "cy", "al", "bo"]
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=8)
@@ -246,3 +246,16 @@ def test_unpacked_tells_gzip_by_its_bytes(tmp_path) -> None:  # type: ignore[no-
             unpacked(tmp_path / "broken")
     with pytest.raises(DataError, match="absent"):
         unpacked(tmp_path / "absent")
+
+
+def test_parts_in_order_keep_blocks_together() -> None:
+    data = by_name(np.zeros((14, 1)), np.zeros(14), list("ab" * 4 + "a" * 6), ("only",))
+    parts = in_order(data, {"first": 0.5, "second": 0.5}, together=2)
+    # a has ten rows, five blocks, of which 2.5 are rounded up to three; b has four rows
+    assert parts["first"].tolist() == [0, 2, 4, 6, 8, 9, 1, 3]
+    assert parts["second"].tolist() == [10, 11, 12, 13, 5, 7]
+    assert sorted(np.concatenate(list(in_order(data, {"x": 0.3, "y": 0.7}).values())).tolist()) == list(range(14))
+    with pytest.raises(ConfigError, match="by 3"):
+        in_order(data, {"all": 1.0}, together=3)
+    with pytest.raises(ConfigError, match="add up to 1"):
+        in_order(data, {"all": 0.5})

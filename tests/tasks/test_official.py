@@ -355,7 +355,7 @@ def test_downloading_says_that_it_needs_httpx(monkeypatch: pytest.MonkeyPatch, c
 
 def test_an_unknown_set_is_an_error(cache: Path) -> None:
     for ask in (official.get, official.locate):
-        with pytest.raises(ConfigError, match="'femnist': choose one of handwriting, activity, cifar, sensors"):
+        with pytest.raises(ConfigError, match="'femnist': choose one of handwriting, activity, cifar, ratings, "):
             ask("femnist", cache)
 
 
@@ -403,8 +403,14 @@ def test_the_cache_is_where_it_is_said_to_be(monkeypatch: pytest.MonkeyPatch, tm
     assert official.default_cache() == tmp_path / "mine"
 
 
+def test_what_no_program_can_fetch_names_its_page(cache: Path) -> None:
+    with pytest.raises(ConfigError, match=r"ratings cannot be fetched: get it from .*ml-100k or ml-1m"):
+        official.get("ratings", cache)
+
+
 def test_the_table_of_sources_is_well_formed() -> None:
     for known in official.SETS.values():
+        assert bool(known.sources) != known.page.startswith("http")
         for source in known.sources:
             assert source.url.startswith("https://")
             assert "/" not in source.file
@@ -420,5 +426,8 @@ def test_the_real_sets_are_found(data_dir: Path, monkeypatch: pytest.MonkeyPatch
         "handwriting": data_dir / "mnist_by_writer",
         "activity": data_dir / "wisdm_ar_v1.1",
         "cifar": data_dir / "cifar10_subset",
+        "ratings": data_dir / "ml-100k",
+        "shakespeare": data_dir / "shakespeare",
+        "tweets": data_dir / "airline_sentiment",
         "sensors": data_dir / "har_spsw",
     }

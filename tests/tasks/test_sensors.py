@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from duetto import tasks
 from duetto.errors import ConfigError, DataError
 from duetto.tasks import sensors
 
@@ -129,3 +130,25 @@ def test_the_real_recordings(data_dir: Path) -> None:
     assert abs(len(data.y) - sum((n - 128) // 64 + 1 for n in samples if n >= 128)) == 0
     # Gravity is the largest steady force: the mean length of the acceleration is near 9.81 m/s^2.
     assert abs(np.linalg.norm(data.x[:, :3], axis=1).mean() - 9.81) < 1
+
+
+def test_the_task_is_standardised_by_subjects_of_the_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUETTO_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="duetto data get sensors"):
+        tasks.load("sensors")
+    for i in range(10):
+        write(
+            tmp_path / "har_spsw" / "DATA", f"s{i:02d}_01_sp.csv", lines(["SEATED"] * 100 + ["WALKING"] * 100, 50.0 * i)
+        )
+    task = tasks.load("sensors", 0)
+    assert {group: len(names) for group, names in task.users.items()} == {
+        "train": 4,
+        "calibration": 2,
+        "device": 2,
+        "unseen": 2,
+    }
+    np.testing.assert_allclose(task.public.x.mean((0, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose(task.public.x.std((0, 2)), 1, atol=1e-4)
+    for net in (task.small, task.large):
+        assert net.logits(net.init(0), task.public.x).shape == (8, 5)
+    assert task.large.parameters > 50 * task.small.parameters

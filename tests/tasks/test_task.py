@@ -9,6 +9,7 @@ import pytest
 from duetto import tasks
 from duetto.errors import ConfigError, DataError
 from duetto.tasks import Task
+from duetto.tasks.by_user import in_order
 from duetto.tasks.task import GROUPS, PARTS
 from duetto.types import Rows
 
@@ -72,6 +73,15 @@ def test_other_seeds_draw_other_parts_and_the_same_seed_the_same(task: Task) -> 
     for name in PARTS:
         assert np.array_equal(task.rows(user).parts[name], again.rows(user).parts[name])
     assert not np.array_equal(task.rows(user).parts["stream"], other.rows(user).parts["stream"])
+
+
+def test_parts_may_follow_the_order_of_the_rows(task: Task) -> None:
+    dealt = replace(task, dealt=in_order(task.data, PARTS))
+    for user in task.users["device"]:
+        rows = dealt.rows(user)
+        assert np.concatenate([rows.parts[name] for name in PARTS]).tolist() == list(range(len(rows)))
+        for name in PARTS:
+            assert abs(len(rows.parts[name]) - PARTS[name] * len(rows)) <= 1
 
 
 def test_what_a_user_gets_does_not_depend_on_the_others(task: Task) -> None:
