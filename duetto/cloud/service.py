@@ -60,8 +60,10 @@ def named(certificate: bytes | None) -> str:
 class Fleet(Group):
     """The devices of a cloud: those that were named beforehand, else all that have ever connected, in their order."""
 
-    def __init__(self, names: Sequence[str] = (), *, limit: int, told: Callable[[str], None]) -> None:
-        self._limit, self._told, self._open = limit, told, not names
+    def __init__(
+        self, names: Sequence[str] = (), *, limit: int, told: Callable[[str], None], steady: bool = False
+    ) -> None:
+        self._limit, self._told, self._open, self._steady = limit, told, not names, steady
         self._peers: dict[str, _Device] = {}
         self._came = asyncio.Event()
         for name in names:
@@ -113,7 +115,7 @@ class Fleet(Group):
     def member(self, name: str) -> Remote:
         """The device of that name, whom nobody needs to have seen."""
         if name not in self._peers:
-            self._peers[name] = _Device(name, self._limit, self._told)
+            self._peers[name] = _Device(name, self._limit, self._told, self._steady)
         return self._peers[name]
 
     def came(self) -> None:
@@ -124,8 +126,8 @@ class Fleet(Group):
 class _Device(Remote):
     """A device, as its cloud sees it."""
 
-    def __init__(self, name: str, limit: int, told: Callable[[str], None]) -> None:
-        super().__init__(name, device=False, limit=limit, traceparent=tracing.traceparent)
+    def __init__(self, name: str, limit: int, told: Callable[[str], None], steady: bool) -> None:
+        super().__init__(name, device=False, steady=steady, limit=limit, traceparent=tracing.traceparent)
         self._told = told
 
     async def ask(self, *args: Any, **kwargs: Any) -> Any:
@@ -167,7 +169,7 @@ class Service:
         self.uses = uses
         self._admit, self._limits, self._rehearsal = admit, limits, rehearsal
         self.rests: dict[str, float] = {}
-        self.fleet = Fleet(devices, limit=limits.body_bytes, told=self._stir)
+        self.fleet = Fleet(devices, limit=limits.body_bytes, told=self._stir, steady=rehearsal)
         self.sessions: dict[str, Session] = {}
         self.certificates: dict[str, bytes | None] = {}
         self._talking: set[Session] = set()

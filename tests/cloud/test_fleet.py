@@ -118,7 +118,7 @@ def test_a_device_goes_by_the_name_that_it_was_admitted_with_and_is_let_go_of_wh
 
 def test_a_fleet_counts_what_is_asked_of_it() -> None:
     told: list[str] = []
-    fleet = Fleet(("a",), limit=10, told=told.append)
+    fleet = Fleet(("a",), limit=10, told=told.append, steady=False)
 
     async def body() -> None:
         assert (await fleet.peer("a").ask(Echo(), {}, key=())).failure == "a is offline"

@@ -97,11 +97,13 @@ class Rehearsed:
         return f"{self.written} records\n" + "\n".join(said)
 
 
-def kills(seed: int, records: int, names: Sequence[str]) -> list[tuple[int, str]]:
-    """Who is killed, and after how many records; the cloud as often as all devices together."""
+def kills(seed: int, calm: Rehearsed) -> list[tuple[int, str]]:
+    """Who is killed, and after how many records: half of them in the nights; the cloud as often as devices."""
     draw = random.Random(seed)
-    times = sorted(draw.randrange(records) for _ in range(draw.randint(1, 4)))
-    return [(at, draw.choice(["cloud", draw.choice(list(names))])) for at in times]
+    order = sorted((each for own in calm.records().values() for each in own), key=lambda record: record["time"])
+    night = [at for at, record in enumerate(order[:-1]) if record["protocol"] in ("teach", "rounds", "publish")]
+    times = [draw.choice([draw.randrange(len(order) - 1), draw.choice(night)]) for _ in range(draw.randint(1, 4))]
+    return [(at, draw.choice(["cloud", draw.choice(calm.names)])) for at in sorted(times)]
 
 
 def same(found: Rehearsed, wanted: Rehearsed) -> None:
@@ -154,7 +156,7 @@ async def disturbed(seed: int, calm: Rehearsed, folder: Path) -> list[tuple[int,
     Raises:
         Violated: it did not come to the same end.
     """
-    chosen = kills(seed, calm.written - 1, calm.names)
+    chosen = kills(seed, calm)
     again = Rehearsed(folder, calm.names)
     await again.run(chosen)
     same(again, calm)

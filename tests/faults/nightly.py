@@ -80,7 +80,7 @@ async def _learning(first: int, count: int) -> int:
             except Violated as fault:
                 failed.append(seed)
                 again = f"python tests/faults/nightly.py --schedules 0 --learning 1 --seed {seed}"
-                chosen = kills(seed, calm.written - 1, calm.names)
+                chosen = kills(seed, calm)
                 print(f"FAILED: seed {seed}; again: {again}\n{chosen}\n{fault}", flush=True)
     took = time.monotonic() - begin
     print(f"learning: schedules {count}, kills {killed}, violations {len(failed)} {failed}, {took:.0f} s")

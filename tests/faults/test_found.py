@@ -155,6 +155,13 @@ def test_in_a_rehearsal_whoever_is_gone_is_waited_for() -> None:
     asyncio.run(asking())
 
 
+def test_a_rehearsal_s_cloud_sees_nobody_offline() -> None:
+    assert "online" in Service(Party(), devices=["ann"]).fleet.traits
+    service = Service(Party(), devices=["ann"], rehearsal=True)
+    assert "online" not in service.fleet.traits
+    assert service.fleet.peer("ann").traits["online"]
+
+
 def test_what_was_said_of_rest_in_an_old_session_does_not_count() -> None:
     service = Service(Party(), devices=["ann"], rehearsal=True)
     old, new = (Session(channel, Greeting("cloud"), service.running.answer) for channel in pair())
