@@ -29,7 +29,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--systems", nargs="*", help="names from the table; all where none is named")
     args = parser.parse_args()
     how: Any = {"lr": 0.05, "batch_size": 16, "momentum": 0.9}
