@@ -1,6 +1,7 @@
 """Learning together: one paper, one file, both sides of it."""
 
 from duetto.algorithms.apfl import apfl
+from duetto.algorithms.dc_ccl import dc_ccl
 from duetto.algorithms.dccl import dccl
 from duetto.algorithms.ditto import ditto
 from duetto.algorithms.dsfl import dsfl
@@ -32,6 +33,7 @@ from duetto.algorithms.scaffold import scaffold
 
 __all__ = [
     "apfl",
+    "dc_ccl",
     "dccl",
     "ditto",
     "dsfl",

@@ -44,6 +44,7 @@ OWN: dict[str, Mapping[str, Any]] = {
 }
 PUBLIC = np.random.default_rng(4).normal(size=(6, 3)).astype(np.float32)
 BUILT: dict[str, Callable[[Any], Algorithm]] = {
+    "dc_ccl": lambda build: build(NET, PARAMS, (OTHER, OTHER.init(1)), PUBLIC, control=NET, lr=0.1, epochs=1),
     "dccl": lambda build: build(NET, PARAMS, Rows(PUBLIC, np.arange(6) % 2), lr=0.1, epochs=1),
     "dsfl": lambda build: build((NET, OTHER), len(PUBLIC), lr=0.1, epochs=1),
     "feddf": lambda build: build((NET, OTHER), PUBLIC, lr=0.1, epochs=1),
@@ -53,7 +54,7 @@ BUILT: dict[str, Callable[[Any], Algorithm]] = {
     ),
 }
 APART = {"LoraClient", "HalfLoraClient", "DesignClient", "LogitsClient", "PatchClient", "ProbabilitiesClient"}
-APART |= {"DuetClient"}
+APART |= {"ControlledClient", "DuetClient"}
 MANY = {"DesignClient", "LogitsClient", "ProbabilitiesClient"}  # devices have networks of several designs
 MANY |= {"PatchClient", "DuetClient"}  # the cloud learns by itself, or what is learned is more than a network
 MODULES = sorted(info.name for info in pkgutil.iter_modules(algorithms.__path__, "duetto.algorithms."))
