@@ -7,6 +7,7 @@ import hashlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,6 +65,7 @@ class Running:
         kept = None if keep is None else keep.load()
         self.local = Local(given.data, {**given.memory, **(kept[0] if kept else {})})
         self._answered: Mapping[str, Mapping[str, Tree]] = kept[1] if kept else {}  # by who asked, and its mark
+        self._resumed = dict(self._answered.get(name, {}))  # what its own roles had done when the process ended
         self._own = vocabulary.classes(party.skills)
         self._read: dict[int, Skill] = {}
         self._going: dict[str, asyncio.Task[Said]] = {}  # asks for skills that write, by their marks
@@ -149,6 +151,26 @@ class Running:
             answer = (await self._threaded(skill, seen, tree, key, sender))[1]
         return answer, version, loop.time() - begin
 
+    async def use_own(
+        self, skill: Skill, tree: Tree, key: Key, *, deadline: float | None = None
+    ) -> tuple[Tree, int, float]:
+        """Use a skill for a role of this party. What a process that was killed had already written is not written
+        again: the role that is resumed gets the answer of then.
+
+        Raises:
+            Error: the skill refuses.
+        """
+        mark = ""
+        if skill.writes and self._keep is not None:
+            with suppress(Error):  # a skill that cannot be written down is used again
+                number, description = vocabulary.written(skill)
+                mark = _mark(self.name, Question(number, description, key, trees.encode(tree)))
+        before = self._resumed.pop(mark, None)
+        if before is None:
+            return await self.use(skill, tree, key, self.name, deadline=deadline, mark=mark)
+        body = before["answer"].tobytes()
+        return trees.decode(body, len(body)), int(before["version"]), 0.0
+
     async def _write(self, skill: Skill, tree: Tree, key: Key, sender: str, mark: str) -> tuple[Tree, int, float]:
         before, begin = self.local.memory, asyncio.get_running_loop().time()
         version = int(before.get("version", 0))
@@ -230,7 +252,7 @@ class _Own(Peer):
         running.busy += 1
         try:
             async with asyncio.timeout(deadline) as limit:
-                answer, version, seconds = await running.use(skill, tree, key, self.name, deadline=deadline)
+                answer, version, seconds = await running.use_own(skill, tree, key, deadline=deadline)
         except Error as fault:
             return Reply(self.name, failure=str(fault), cost=Cost(seconds=loop.time() - begin))
         except TimeoutError:
