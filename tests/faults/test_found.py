@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from duetto.transport.pace import Rehearsal, really
 from duetto.transport.party import Running
 from duetto.transport.remote import Remote, columns
 from duetto.transport.session import Greeting, Session
-from duetto.types import Local, Party, Record
+from duetto.types import Local, Party, Record, Skill
 
 
 def test_a_device_ends_while_it_waits_for_a_piece_of_a_model(tmp_path: Path) -> None:
@@ -117,6 +118,32 @@ def test_a_record_that_is_logged_again_stands_there_once(tmp_path: Path) -> None
         for record in again:
             write(record)
     assert [record.step for record in log.read(path)] == [0, 1, 2, 3, 3]
+
+
+@dataclass(frozen=True)
+class More(Skill):
+    """Counts how often it is used."""
+
+    @property
+    def writes(self) -> bool:
+        return True
+
+    def __call__(self, local: Local, tree: Any, key: Any, sender: str) -> tuple[Local, Any]:
+        times = np.int64(local.memory["times"] + 1)
+        return local.remembering(times=times), {"times": times}
+
+
+def test_what_a_killed_role_had_done_to_itself_is_not_done_again(tmp_path: Path) -> None:
+    async def used(*keys: Any) -> list[int]:
+        party = Party(skills=(More,), local=Local(None, {"times": np.int64(0)}))
+        running = Running(party, "ann", keep=Kept(tmp_path / "memory"))
+        replies = [await running.me.ask(More(), {}, key=key) for key in keys]
+        running.close()
+        return [int(reply.tree["times"]) for reply in replies if reply.tree is not None]
+
+    assert asyncio.run(used((1,))) == [1]  # killed before the role noted it
+    assert asyncio.run(used((1,), (2,), (2,))) == [1, 2, 3]  # the role asks again; in one process nothing is left out
+    assert asyncio.run(used((3,))) == [4]
 
 
 def test_a_program_s_time_goes_on_over_restarts(tmp_path: Path) -> None:
