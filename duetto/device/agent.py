@@ -186,7 +186,6 @@ class Device:
 
     async def __aenter__(self) -> Self:
         """Open the outbox, take up the model, load it, and begin to connect; waits for nobody else."""
-        self._loop = asyncio.get_running_loop()
         await self.outbox.__aenter__()
         self._take_up()
         await asyncio.to_thread(self._load)
@@ -403,7 +402,7 @@ class Device:
         def told(here: int, whole: int) -> None:
             self.progress = here, whole
 
-        source = _Fetched(self._client, self._loop)
+        source = _Fetched(self._client, asyncio.get_running_loop())
 
         def updated() -> Slot | None:
             slot = self._updater(self._listening(source), source).update(told)

@@ -192,7 +192,7 @@ def test_a_rehearsal_s_cloud_sees_nobody_offline() -> None:
 def test_what_was_said_of_rest_in_an_old_session_does_not_count() -> None:
     service = Service(Party(), devices=["ann"], rehearsal=True)
     old, new = (Session(channel, Greeting("cloud"), service.running.answer) for channel in pair())
-    service._sessions["ann"] = new
+    service.sessions["ann"] = new
     service._rests("ann", old, 7.0)
     assert service.rests == {}
     service._rests("ann", new, math.inf)

