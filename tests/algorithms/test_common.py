@@ -46,7 +46,7 @@ def test_a_builder_s_signature_spells_out_what_it_takes(name: str, problem: Any)
     assert [p for p in signature.parameters if p in KEYWORDS] == list(KEYWORDS)
     own = {n: 0.5 for n, p in signature.parameters.items() if p.kind == p.KEYWORD_ONLY and n not in KEYWORDS}
     own |= {n: value for n, value in OWN.items() if n in own}
-    momentum = 0.0 if name == "apfl" else 0.6  # it steps on two sets of parameters at once
+    momentum = 0.0 if name in {"apfl", "per_fedavg"} else 0.6  # these step on two sets of parameters at once
     how: Any = {"lr": 0.3, "epochs": 4, "batch_size": 5, "momentum": momentum, "cohort": Uniform(2)}
     assert set(how) == set(KEYWORDS)
     given = FIRST.get(name, lambda problem: (problem.net, problem.params))(problem)
