@@ -20,7 +20,7 @@ import numpy as np
 from duetto.errors import Error
 from duetto.protocols.refined import through
 from duetto.tree import Array, Tree
-from duetto.types import GIVEN_UP, Action, Answer, Cost, Held, Key, Move, Peer, Reply, Seen, Skill
+from duetto.types import GIVEN_UP, Action, Answer, Cost, Held, Key, Move, Peer, Policy, Reply, Seen, Skill
 
 Reward: TypeAlias = Callable[[Tree | None, Tree], float]
 """From the device's own answer, or None, and a peer's to what a policy learns."""
@@ -207,8 +207,8 @@ class _Walk:
 
     def learn(self, seen: Seen, move: Move, cost: Cost, metrics: Mapping[str, float], said: Tree | None) -> None:
         """Teach the policy what a move brought."""
-        if self.reward is None:
-            return
+        if self.reward is None or type(self.policy.part).learn is Policy.learn:
+            return  # nobody listens
         told = {"seconds": cost.seconds, "up_bytes": cost.up_bytes, "down_bytes": cost.down_bytes}
         computed = told["compute_seconds"] = metrics.get("compute_seconds", np.nan)
         sending = metrics.get("up_seconds", cost.seconds)  # of what was given up, all of it

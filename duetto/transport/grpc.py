@@ -170,7 +170,8 @@ class Client:
     """
 
     def __init__(self, address: str, *, credentials: Credentials | bytes | None, limits: Limits = Limits()) -> None:
-        options = _options(limits)
+        # a connection of its own for each device, where a process is several
+        options = [*_options(limits), ("grpc.use_local_subchannel_pool", 1)]
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(address, options)
         else:
