@@ -152,7 +152,7 @@ class Device:
         self.settings = settings if settings is not None else _settings(self.state)
         self._credentials = None
         if cloud is not None and not insecure:
-            self._credentials = Credentials.stored(self.state)  # with a wrong clock it answers by itself
+            self._credentials = Credentials.load(self.state)
             name = self._credentials.name
         self.name, self._question, self._deadline, self._within = name, question, deadline, within
         self._metered, self._timing, self._rule = metered, timing, rule

@@ -77,20 +77,10 @@ class Credentials:
             ConfigError: a file is missing, others may read the key, or the certificate does not hold now.
             DataError: the files do not belong together.
         """
-        read = cls.stored(folder)
-        _current(read.certificate, Path(folder) / "certificate.pem", now)
-        return read
-
-    @classmethod
-    def stored(cls, folder: Path | str) -> Credentials:
-        """As :meth:`load`, whether the certificate holds now or not: a device with a wrong clock goes on by itself.
-
-        Raises:
-            ConfigError: a file is missing, or others may read the key.
-            DataError: the files do not belong together.
-        """
         folder = Path(folder)
-        return cls(*(_read(folder / f"{name}.pem", name == "key") for name in ("key", "certificate", "authority")))
+        read = cls(*(_read(folder / f"{name}.pem", name == "key") for name in ("key", "certificate", "authority")))
+        _current(read.certificate, folder / "certificate.pem", now)
+        return read
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from duetto.models import Mlp, export
 from duetto.policies import Calibrated, Threshold
 from duetto.policies.artefact import Artefact, save, told
 from duetto.protocols import Unanswered
-from duetto.transport.identity import Authority, Credentials, made_key, requested
 from duetto.types import Held
 
 NET = Mlp((4,), 3, (8,))
@@ -152,18 +150,5 @@ def test_a_model_brings_its_policy_and_takes_it_away_again(small: Path, tmp_path
             device.slots.rollback("it was bad")
             device._take_up()
             assert device.policy.part == Threshold(0.0)
-
-    run(main())
-
-
-def test_a_device_whose_clock_is_wrong_answers_by_itself(small: Path, tmp_path: Path) -> None:
-    authority = Authority.make(tmp_path / "authority")
-    key, then = made_key(), datetime(2020, 1, 1, tzinfo=UTC)
-    expired = authority.sign(requested(key, "phone"), "phone", 1, then)
-    Credentials(key, expired, authority.certificate).save(tmp_path / "phone")
-
-    async def main() -> None:
-        async with Device(tmp_path / "phone", cloud="127.0.0.1:9", small=small, settings=Settings("raw")) as device:
-            assert (await device.answer(X[0])).answer.party == "phone"
 
     run(main())
