@@ -60,7 +60,9 @@ async def _all(first: int, count: int, jobs: int, minutes: float, keep: Path | N
                     took = time.monotonic() - begin
                     print(f"{len(seen) + len(failed)} schedules, {len(failed)} failed, {took:.0f} s", flush=True)
 
-        await asyncio.gather(*(one(seed) for seed in range(first, first + count)))
+        async with asyncio.TaskGroup() as group:  # which waits for all to clear up
+            for seed in range(first, first + count):
+                group.create_task(one(seed))
     _table(seen, failed, time.monotonic() - begin)
     return 1 if failed or not seen else 0
 
