@@ -152,7 +152,11 @@ class Device:
         self.settings = settings if settings is not None else _settings(self.state)
         self._credentials = None
         if cloud is not None and not insecure:
-            self._credentials = Credentials.load(self.state)
+            try:
+                self._credentials = Credentials.load(self.state)
+            except ConfigError as fault:  # a clock that is wrong, or a year offline, must not keep it from answering
+                self._credentials = Credentials.load(self.state, current=False)
+                _LOG.error("%s; until then the device answers by itself", fault)
             name = self._credentials.name
         self.name, self._question, self._deadline, self._within = name, question, deadline, within
         self._metered, self._timing, self._rule = metered, timing, rule

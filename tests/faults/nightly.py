@@ -60,7 +60,9 @@ async def _all(first: int, count: int, jobs: int, minutes: float, keep: Path | N
                     took = time.monotonic() - begin
                     print(f"{len(seen) + len(failed)} schedules, {len(failed)} failed, {took:.0f} s", flush=True)
 
-        await asyncio.gather(*(one(seed) for seed in range(first, first + count)))
+        async with asyncio.TaskGroup() as group:  # which waits for all to clear up
+            for seed in range(first, first + count):
+                group.create_task(one(seed))
     _table(seen, failed, time.monotonic() - begin)
     return 1 if failed or not seen else 0
 
@@ -114,7 +116,8 @@ def main() -> int:
     given.add_argument("--minutes", type=float, default=600.0, help="after which no further one begins")
     given.add_argument("--keep", type=Path, help="where the folders of failed runs are kept")
     args = given.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what runs and what is mounted goes
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+    signal.signal(signal.SIGTERM, lambda *given: signal.raise_signal(signal.SIGINT))  # all that runs is ended in order
     wrong = asyncio.run(_all(args.seed, args.schedules, args.jobs, args.minutes, args.keep)) if args.schedules else 0
     return wrong | (asyncio.run(_learning(args.seed, args.learning)) if args.learning else 0)
 

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from duetto.device import slots as slots_of
 from duetto.device.agent import Device
 from duetto.device.settings import Settings
 from duetto.device.slots import Slot, Slots
-from duetto.errors import DataError
+from duetto.errors import ConfigError, DataError
 from duetto.evaluation import records as log
 from duetto.protocols.deliver import Delivered
 from duetto.protocols.probe import Echo
 from duetto.transport.channel import pair
+from duetto.transport.identity import Authority, Credentials, made_key, requested
 from duetto.transport.kept import Kept
 from duetto.transport.pace import Rehearsal, really
 from duetto.transport.party import Running
@@ -53,6 +55,18 @@ def test_a_device_ends_while_it_waits_for_a_piece_of_a_model(tmp_path: Path) -> 
                 await updating
 
     asyncio.run(ending())
+
+
+def test_a_device_whose_clock_is_wrong_starts_all_the_same(tmp_path: Path) -> None:
+    key = made_key()
+    authority = Authority.make(tmp_path / "authority")
+    signed = authority.sign(requested(key, "phone"), "phone", now=datetime.now(UTC) + timedelta(days=400))
+    Credentials(key, signed, authority.certificate).save(tmp_path / "state")
+    with pytest.raises(ConfigError, match="mend the clock"):
+        Credentials.load(tmp_path / "state")
+    assert Device(tmp_path / "state", cloud="127.0.0.1:1", settings=Settings("raw")).name == "phone"
+    with pytest.raises(ConfigError):
+        Device(tmp_path / "nobody", cloud="127.0.0.1:1", settings=Settings("raw"))
 
 
 def test_a_disk_that_is_full_does_not_end_delivering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

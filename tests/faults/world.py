@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -330,7 +330,7 @@ class World:
         self.signed = {0}
         self.versions: list[int] = []
         self.question = 0
-        self._releases = asyncio.Lock()
+        self._releases, self._disk = asyncio.Lock(), asyncio.Lock()
         self._full: set[str] = set()
         self._begun: list[asyncio.Task[None]] = []
         self._listen = port()
@@ -570,7 +570,8 @@ class World:
     async def _disk_full(self, lasts: float, who: str) -> bool:
         if self.schedule.ram and mounts():
             self._full.add(who)
-            return await self._filled(self.folder / who / "ballast", lasts)
+            async with self._disk if who == "cloud" else nullcontext():  # who tampers needs room
+                return await self._filled(self.folder / who / "ballast", lasts)
         process = getattr(self, who).process
         if not hasattr(resource, "prlimit") or process.returncode is not None:
             return False
@@ -626,7 +627,7 @@ class World:
 
     async def _tamper(self, lasts: float, what: str) -> bool:
         """Somebody who has the cloud's disk, and no keys, changes the releases."""
-        async with self._releases:
+        async with self._releases, self._disk:
             releases = self.folder / "cloud" / "releases"
             safe = self.folder / "releases.safe"
             shutil.copytree(releases, safe)
