@@ -19,6 +19,7 @@ def deciding() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_a_thousand_decisions_leave_nothing_behind(deciding: ModuleType) -> None:
     for name, (kind, held, seen) in deciding.routers().items():
         microseconds, growth = deciding.measured(held, seen, 1000)
