@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,93 +56,67 @@ def bench(ctx: typer.Context) -> None:
 
 def federated() -> click.Command:
     """The command that compares algorithms of federated learning."""
-    from duetto.programs.federated import BASELINES, METHODS, Settings
+    from duetto.programs import federated
 
-    def run(
-        task: Annotated[
-            str, typer.Option(help=f"One of {', '.join(running.TASKS)}.", autocompletion=lambda: list(running.TASKS))
-        ] = "digits",
-        algorithms: Annotated[str, typer.Option(help="Which, with commas between, or all.")] = "all",
-        seeds: Annotated[str, typer.Option(help="Each draws its own people, cohorts and start.")] = SEEDS,
-        executor: Annotated[str, typer.Option(help="auto, sequential, cohort, processes, ray, ray:ADDRESS.")] = "auto",
-        name: Annotated[str | None, typer.Option(help="Of the run. [dim]\\[default: federated-TASK][/]")] = None,
-        runs_dir: running.RunsDir = Path("runs"),
-        fresh: running.Fresh = False,
-        as_json: running.Json = False,
-        **chosen: Any,
-    ) -> None:
-        """Algorithms of federated learning: same people, same rounds, one table."""
-        from duetto.cli import executors
-        from duetto.evaluation import records, report
-        from duetto.programs import federated, runs
-
-        names = (*BASELINES, *METHODS) if algorithms == "all" else tuple(algorithms.split(","))
-        settings = Settings(**chosen)
-        what = federated.Comparison(task, names, parse(seeds), settings, executor=executors.executor(executor))
-        into = running.place(runs_dir, f"federated-{task}" if name is None else name)
-        if fresh:
-            runs.forget(into)
-        with console.stoppable(running.STOPPED), console.Progressing() as progress:
-            outcomes = federated.compare(what, into, progress)
-        found, page = federated.lines(outcomes), into / "report.html"
-        federated.result(what, into.name, outcomes).save(into / "result.json")
-        records.write(into / "records.jsonl", [])
-        report.write(into, page)
-        if as_json:
-            console.emit({"task": task, "settings": asdict(settings), "lines": [asdict(line) for line in found]})
-        else:
-            title = f"{task}, {settings.partition}, {settings.rounds} rounds: %, means over users"
-            console.out().print(table(found, title))
-            console.out().print(f"\nReport: {page}", soft_wrap=True, markup=False)
-
-    single = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    single.command("federated", epilog=EXAMPLES)(flags.taking(run, flags.of(Settings)))
-    return typer.main.get_command(single)
+    said = "Algorithms of federated learning: same people, same rounds, one table."
+    return _learning(federated, "algorithms", table, said)
 
 
 def personal() -> click.Command:
     """The command that compares personalised methods."""
-    from duetto.programs.personal import BASELINES, METHODS, Settings
+    from duetto.programs import personal
+
+    said = "Personalised federated learning: each device answers with its own, over FedAvg + fine-tuning."
+    return _learning(personal, "methods", personal_table, said, but=("points",))
+
+
+def _learning(
+    program: Any, named: str, shown: Callable[[Any, str], Table], said: str, but: Sequence[str] = ()
+) -> click.Command:
+    """The command of a program that compares what learns: ``program`` has ``BASELINES``, ``METHODS``, ``Settings``,
+    ``Comparison``, ``compare``, ``lines`` and ``result``."""
+    kind = program.__name__.rpartition(".")[2]
 
     def run(
         task: Annotated[
             str, typer.Option(help=f"One of {', '.join(running.TASKS)}.", autocompletion=lambda: list(running.TASKS))
         ] = "digits",
-        methods: Annotated[str, typer.Option(help="Which, with commas between, or all.")] = "all",
         seeds: Annotated[str, typer.Option(help="Each draws its own people, cohorts and start.")] = SEEDS,
         executor: Annotated[str, typer.Option(help="auto, sequential, cohort, processes, ray, ray:ADDRESS.")] = "auto",
-        name: Annotated[str | None, typer.Option(help="Of the run. [dim]\\[default: personal-TASK][/]")] = None,
+        name: Annotated[str | None, typer.Option(help="Of the run. [dim]\\[default: COMMAND-TASK][/]")] = None,
         runs_dir: running.RunsDir = Path("runs"),
         fresh: running.Fresh = False,
         as_json: running.Json = False,
         **chosen: Any,
     ) -> None:
-        """Personalised federated learning: each device answers with its own, over FedAvg + fine-tuning."""
         from duetto.cli import executors
         from duetto.evaluation import records, report
-        from duetto.programs import personal, runs
+        from duetto.programs import runs
 
-        names = (*BASELINES, *METHODS) if methods == "all" else tuple(methods.split(","))
-        settings = Settings(**chosen)
-        what = personal.Comparison(task, names, parse(seeds), settings, executor=executors.executor(executor))
-        into = running.place(runs_dir, f"personal-{task}" if name is None else name)
+        which = chosen.pop(named)
+        names = (*program.BASELINES, *program.METHODS) if which == "all" else tuple(which.split(","))
+        settings = program.Settings(**chosen)
+        what = program.Comparison(task, names, parse(seeds), settings, executor=executors.executor(executor))
+        into = running.place(runs_dir, f"{kind}-{task}" if name is None else name)
         if fresh:
             runs.forget(into)
         with console.stoppable(running.STOPPED), console.Progressing() as progress:
-            outcomes = personal.compare(what, into, progress)
-        found, page = personal.lines(outcomes), into / "report.html"
-        personal.result(what, into.name, outcomes).save(into / "result.json")
+            outcomes = program.compare(what, into, progress)
+        found, page = program.lines(outcomes), into / "report.html"
+        program.result(what, into.name, outcomes).save(into / "result.json")
         records.write(into / "records.jsonl", [])
         report.write(into, page)
         if as_json:
             console.emit({"task": task, "settings": asdict(settings), "lines": [asdict(line) for line in found]})
         else:
             title = f"{task}, {settings.partition}, {settings.rounds} rounds: %, means over users"
-            console.out().print(personal_table(found, title))
+            console.out().print(shown(found, title))
             console.out().print(f"\nReport: {page}", soft_wrap=True, markup=False)
 
+    run.__doc__ = said
+    which = flags.option(named, Annotated[str, typer.Option(help="Which, with commas between, or all.")], "all")
     single = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    single.command("personal", epilog=EXAMPLES)(flags.taking(run, flags.of(Settings, but=("points",))))
+    single.command(kind, epilog=EXAMPLES)(flags.taking(run, [which, *flags.of(program.Settings, but=but)]))
     return typer.main.get_command(single)
 
 

@@ -20,8 +20,8 @@ def of(kind: type, but: Sequence[str] = ()) -> list[inspect.Parameter]:
             continue
         if field.default is MISSING:
             raise TypeError(f"{kind.__name__}.{field.name} has no plain default, so it cannot be a flag")
-        option = typer.Option(help=said.get(field.name, ""), rich_help_panel=f"{_words(kind.__name__)} of the program")
-        found.append(_parameter(field.name, Annotated[hints[field.name], option], field.default))
+        how = typer.Option(help=said.get(field.name, ""), rich_help_panel=f"{_words(kind.__name__)} of the program")
+        found.append(option(field.name, Annotated[hints[field.name], how], field.default))
     return found
 
 
@@ -50,7 +50,8 @@ def taking(run: Callable[..., None], more: Sequence[inspect.Parameter]) -> Calla
     return command
 
 
-def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+def option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    """A keyword parameter, for :func:`taking`."""
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
