@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import itertools
 import math
 from abc import ABC, abstractmethod
@@ -271,6 +272,19 @@ def _answered(task: asyncio.Future[Reply]) -> bool:
 Role: TypeAlias = Callable[..., AsyncIterator["Record"]]
 """An ``async def`` with ``yield``, called by keyword: ``me``, ``local``, and what else it names: a peer (``cloud``),
 peers by name (``neighbours``), a group (``fleet``)."""
+
+
+def playing(role: Role, known: Mapping[str, Any], name: str) -> AsyncIterator[Record]:
+    """A role's records, called with those of ``known`` that it names.
+
+    Raises:
+        ConfigError: it wants what the party of that ``name`` cannot have.
+    """
+    wanted = inspect.signature(role).parameters
+    needed = {word for word, each in wanted.items() if each.default is inspect.Parameter.empty}
+    if missing := sorted(needed - known.keys()):
+        raise ConfigError(f"a role of {name} wants {', '.join(missing)}", f"it can have {', '.join(sorted(known))}")
+    return role(**{word: known[word] for word in wanted if word in known})
 
 
 @dataclass(frozen=True)

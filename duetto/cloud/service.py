@@ -17,18 +17,16 @@ from duetto.errors import ConfigError, Deadlock, Error, WireError
 from duetto.transport import envelope as envelopes
 from duetto.transport import tracing, vocabulary
 from duetto.transport import wire_pb2 as wire
-from duetto.transport.channel import Channel, Lost
+from duetto.transport.channel import CLOUD, OVER, Channel, Lost
 from duetto.transport.envelope import Limits
 from duetto.transport.grpc import Calls, Server
 from duetto.transport.identity import Credentials, name_of
-from duetto.transport.pace import Paced, Rehearsal
+from duetto.transport.loops import Paced, Rehearsal
 from duetto.transport.party import Keep, Running, Uses
 from duetto.transport.remote import Remote, columns
 from duetto.transport.session import Greeting, Question, Said, Serve, Session
 from duetto.types import Group, Party, Peer, Record, Role
 
-CLOUD = "cloud"
-OVER = "the program is over"
 WATCH_SECONDS = 2.0  # after which a revoked device is let go of
 
 Admit = Callable[[bytes | None], str]

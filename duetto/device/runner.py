@@ -14,16 +14,15 @@ from typing import Any
 from duetto.errors import Error
 from duetto.transport import tracing
 from duetto.transport.backoff import back_off
-from duetto.transport.channel import Channel, Lost
+from duetto.transport.channel import CLOUD, OVER, Channel, Lost
 from duetto.transport.envelope import Limits
 from duetto.transport.identity import Credentials
-from duetto.transport.pace import Paced, Rehearsal, really
+from duetto.transport.loops import Paced, Rehearsal, really
 from duetto.transport.party import Keep, Running
 from duetto.transport.remote import Remote
 from duetto.transport.session import Greeting, Question, Said, Serve, Session
 from duetto.types import Key, Local, Party, Record, Role
 
-CLOUD = "cloud"
 BASE_SECONDS, MOST_SECONDS = 0.5, 60.0  # of waiting before a connection is tried again
 STEADY_SECONDS = 10.0  # after so long a connection was a good one: the next pause is short again
 
@@ -218,6 +217,3 @@ def connect(
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         why = runner.run(play())
     return Left(records, running.local.memory, why)
-
-
-OVER = "the program is over"

@@ -11,10 +11,9 @@ its place in ``local.memory`` goes on from there as if it had never stopped.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -30,7 +29,7 @@ from duetto.simulation.inflight import Cell, InFlight, Job
 from duetto.simulation.link import Direction, Link, Network, named
 from duetto.simulation.store import Left, Store
 from duetto.tree import Tree
-from duetto.types import GIVEN_UP, LATE, Cost, Group, Key, Local, Party, Peer, Record, Reply, Role, Skill
+from duetto.types import GIVEN_UP, LATE, Cost, Group, Key, Local, Party, Peer, Record, Reply, Role, Skill, playing
 
 T = TypeVar("T")
 CLOUD = "cloud"
@@ -582,11 +581,7 @@ class _World:
             if self.neighbours is not None:
                 everybody = _Everybody(self, member)
                 known["neighbours"] = {other: everybody.peer(other) for other in self.neighbours.get(name, ())}
-        wanted = inspect.signature(role).parameters
-        if missing := sorted(word for word in set(wanted) - set(known) if wanted[word].default is inspect._empty):
-            raise ConfigError(f"a role of {name} wants {', '.join(missing)}", f"it can have {', '.join(sorted(known))}")
-        records: AsyncIterator[Record] = role(**{word: known[word] for word in wanted if word in known})
-        async for record in records:
+        async for record in playing(role, known, name):
             log(record.at(self.clock.time(), name))
             save()
         member.held -= 1

@@ -6,6 +6,11 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
+CLOUD = "cloud"
+"""What the cloud calls itself."""
+OVER = "the program is over"
+"""Why a session ends that nothing went wrong with; both sides know it by these words."""
+
 
 class Lost(Exception):
     """The other side cannot be heard any longer.

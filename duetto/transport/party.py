@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Protocol
@@ -17,7 +16,7 @@ from duetto.errors import ConfigError, Error
 from duetto.transport import vocabulary
 from duetto.transport.session import Question, Said
 from duetto.tree import Tree
-from duetto.types import GIVEN_UP, Cost, Key, Local, Party, Peer, Record, Reply, Skill
+from duetto.types import GIVEN_UP, Cost, Key, Local, Party, Peer, Record, Reply, Skill, playing
 
 LIGHT_FLOPS = 2e7  # what takes about a millisecond is done at once: handing it to a thread costs a tenth of that
 REMEMBERED = 16  # answers of skills that write, for each who asks: kept for who asks again
@@ -225,14 +224,7 @@ class Running:
         await asyncio.gather(*(self._play(role, known, log) for role in self.party.roles))
 
     async def _play(self, role: Any, known: Mapping[str, Any], log: Callable[[Record], None]) -> None:
-        wanted = inspect.signature(role).parameters
-        missing = sorted(word for word in set(wanted) - set(known) if wanted[word].default is inspect.Parameter.empty)
-        if missing:
-            raise ConfigError(
-                f"a role of {self.name} wants {', '.join(missing)}", f"it can have {', '.join(sorted(known))}"
-            )
-        records: AsyncIterator[Record] = role(**{word: known[word] for word in wanted if word in known})
-        async for record in records:
+        async for record in playing(role, known, self.name):
             log(record.at(asyncio.get_running_loop().time(), self.name))  # first: a kill between both loses none
             self.save()
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from duetto.cloud.service import CLOUD, Fleet, Service
+from duetto.cloud.service import Fleet, Service
 from duetto.errors import ConfigError
 from duetto.protocols.probe import Echo
 from duetto.protocols.publish import Adopt
-from duetto.transport.channel import Lost, pair
+from duetto.transport.channel import CLOUD, Lost, pair
 from duetto.transport.party import Running
 from duetto.transport.remote import Remote
 from duetto.transport.session import Greeting, Session

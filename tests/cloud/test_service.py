@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from duetto import tree as trees
-from duetto.cloud.service import OVER, Service, named
+from duetto.cloud.service import Service, named
 from duetto.device import runner
 from duetto.device.runner import Connection
 from duetto.errors import ConfigError, WireError
 from duetto.transport import envelope as envelopes
 from duetto.transport import vocabulary
 from duetto.transport import wire_pb2 as wire
-from duetto.transport.channel import Channel, Lost, pair
+from duetto.transport.channel import OVER, Channel, Lost, pair
 from duetto.transport.envelope import PIECE, Limits
 from duetto.transport.grpc import Calls, Client, Server
 from duetto.transport.identity import Authority, Credentials, made_key, name_of, requested

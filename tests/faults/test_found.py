@@ -27,7 +27,7 @@ from duetto.protocols.probe import Echo
 from duetto.transport.channel import pair
 from duetto.transport.identity import Authority, Credentials, made_key, requested
 from duetto.transport.kept import Kept
-from duetto.transport.pace import Rehearsal, really
+from duetto.transport.loops import Rehearsal, really
 from duetto.transport.party import Running
 from duetto.transport.remote import Remote, columns
 from duetto.transport.session import Greeting, Session

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from duetto.transport.pace import Paced, Rehearsal, really
+from duetto.transport.loops import Paced, Rehearsal, really
 
 
 def test_a_program_that_began_earlier_is_later() -> None:
