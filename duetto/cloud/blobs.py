@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from duetto.errors import ConfigError, DataError
+from duetto.transport.files import settle
 
 CHUNK_BYTES = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -197,14 +198,4 @@ def _move(part: Any, target: Path) -> None:
     target.parent.mkdir(exist_ok=True)
     shutil.move(part.name, target) if os.name == "nt" else os.replace(part.name, target)
     for folder in (target.parent, target.parent.parent)[: 2 if new else 1]:
-        _settle(folder)
-
-
-def _settle(folder: Path) -> None:
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        settle(folder)

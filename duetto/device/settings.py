@@ -7,7 +7,6 @@ given it by default, and it can be withdrawn at any time.
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -18,6 +17,7 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 
 from duetto.errors import ConfigError
 from duetto.policies.consent import Consented
+from duetto.transport.files import put
 from duetto.types import Policy
 
 Purpose: TypeAlias = Literal["ask", "deliver", "learn", "update"]
@@ -116,12 +116,7 @@ class Settings:
     def save(self, path: str | Path) -> None:
         """Write a file, completely or not at all; what it held before is gone, comments too."""
         lines = [f"{name} = {_shown(getattr(self, name))}  # {_COMMENTS[name]}" for name in _COMMENTS]
-        part = Path(path).with_name(f"{Path(path).name}.part")
-        with open(part, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        put(Path(path), ("\n".join(lines) + "\n").encode())
 
 
 @dataclass(frozen=True)
