@@ -124,7 +124,7 @@ def enrol(
     state: State = HOME,
 ) -> None:
     """Make a key on this device, and have the cloud sign whose it is."""
-    from duetto.device.agent import enrolled
+    from duetto.device.enrolling import enrolled
 
     try:
         known = authority.read_bytes()

@@ -47,6 +47,7 @@ from duetto.models import Net, export
 from duetto.policies import Calibrated
 from duetto.policies.artefact import told as policy_told
 from duetto.protocols.channels import CANARY, STABLE
+from duetto.protocols.deliver import FEEDBACK, RECORD
 from duetto.protocols.rounds import begun, one_round
 from duetto.training import Adam, Client, CrossEntropy, Distil, sequential
 from duetto.tree import Tree
@@ -140,7 +141,7 @@ def sent(feedback: Feedback, after: int, upto: int, shape: Sequence[int], classe
     """
     found: dict[tuple[str, bytes], tuple[np.ndarray, int]] = {}
     refused = 0
-    for kept in feedback.arrivals(after, ("feedback",)):
+    for kept in feedback.arrivals(after, (FEEDBACK,)):
         if kept.arrival > upto:
             break
         try:
@@ -280,7 +281,7 @@ class Teacher:
         if numbers[0] is None or numbers[1] is None:
             return None
         move = self.site.registry.history(self.model, CANARY)[-1]
-        records = self.site.feedback.arrivals(_read(tried), ("record",))
+        records = self.site.feedback.arrivals(_read(tried), (RECORD,))
         said = [found for each in records if (found := record(each.device, each.body)) is not None]
         return self.rule.judged(said, numbers[0], numbers[1], time.time() - move.unix_seconds)
 
@@ -348,7 +349,7 @@ class Teacher:
         feedback, lesson = self.site.feedback, self.lesson
         stable, versions = self._stable(), self.site.registry.versions(self.model)
         after, upto = max(_read(each) for each in versions), 0
-        for kept in feedback.arrivals(after, ("feedback",)):
+        for kept in feedback.arrivals(after, (FEEDBACK,)):
             upto = kept.arrival
         if not upto:
             return None

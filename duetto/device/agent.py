@@ -17,10 +17,9 @@ import hashlib
 import json
 import logging
 import secrets
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -33,7 +32,7 @@ from duetto import tree as trees
 from duetto.device.agreement import Agreement
 from duetto.device.artefact import Artefact, session
 from duetto.device.breaker import Breaker, Guarded
-from duetto.device.consenting import Consenting
+from duetto.device.consenting import Consenting, Withheld
 from duetto.device.lessons import Lessons
 from duetto.device.outbox import Outbox, Ticket
 from duetto.device.personal import HEAD, Fitting, Head, Personal, learned, refreshed
@@ -41,27 +40,26 @@ from duetto.device.runner import Connection
 from duetto.device.settings import Leaves, Settings, Situation, allowed
 from duetto.device.situation import situation
 from duetto.device.slots import Slot, Slots
-from duetto.device.sources import Source
+from duetto.device.sources import Source, Stream
 from duetto.device.updater import Refused, Updater, told_of
 from duetto.errors import ConfigError, DataError, Error
 from duetto.policies import Threshold
 from duetto.policies.artefact import heard, load
 from duetto.protocols.answer import answer, disagreement
 from duetto.protocols.channels import CANARY, POLICY, STABLE, share, tries
-from duetto.protocols.deliver import Delivered, delivering
+from duetto.protocols.deliver import FEEDBACK, RECORD, Delivered, delivering
 from duetto.protocols.probe import Echo
 from duetto.protocols.stages import Finish
 from duetto.transport import tracing
 from duetto.transport.channel import Lost
 from duetto.transport.grpc import Client
-from duetto.transport.identity import Credentials, made_key, requested
+from duetto.transport.identity import Credentials, requested
 from duetto.transport.party import Running
 from duetto.transport.session import Greeting
 from duetto.tree import Array
 from duetto.types import Answer, Held, Local, Party, Peer, Seen, Skill
 
 _LOG = logging.getLogger(__name__)
-_STALLED = 30.0  # seconds without a byte of a release, after which the connection is given up
 SURE = 0.9  # the probability from which a device that was given no policy keeps its own answer
 QUESTION: Skill = Finish("large")
 """What a device asks its cloud, unless told otherwise: the large model, from the input or from features."""
@@ -280,14 +278,13 @@ class Device:
         if given.party != self.name:
             self._note(answered, _probabilities(given.tree["logits"]), corrected=False)
         if self.settings.most is not Leaves.NOTHING:
-            self.outbox.put("record", self._record(answered))
+            self.outbox.put(RECORD, self._record(answered))
         if slot is not None and given.party != self.name and given.own is not None:
             agreed = int(np.argmax(given.own["base"]) == np.argmax(given.tree["logits"]))
             self._compared.append((slot.version, agreed))
         if slot is not None and slot.state == "trying" and given.own is not None:
-            with self._patient(
-                "confirm its model"
-            ):  # an answer does not fail with the disk; the next one tells as much
+            # An answer does not fail with the disk; the next one tells as much.
+            with self._patient("confirm its model"):
                 self.slots.confirm(slot.version)
                 self.slot = self.slots.state().current
         return answered
@@ -310,7 +307,7 @@ class Device:
         told = {"label": np.int64(label), "logits": np.asarray(logits), "number": np.int64(answered.number)}
         if self.settings.most is Leaves.RAW:
             told["x"] = np.asarray(answered.x)
-        return self.outbox.put("feedback", trees.encode(told))
+        return self.outbox.put(FEEDBACK, trees.encode(told))
 
     def _record(self, answered: Answered) -> bytes:
         given = answered.answer
@@ -406,7 +403,7 @@ class Device:
         def told(here: int, whole: int) -> None:
             self.progress = here, whole
 
-        source = _Fetched(self._client, asyncio.get_running_loop())
+        source = Stream(self._client.fetch, asyncio.get_running_loop())
 
         def updated() -> Slot | None:
             slot = self._updater(self._listening(source), source).update(told)
@@ -542,7 +539,8 @@ class Device:
         """Deliver what the outbox holds, as far as the cloud takes it; how many entries that were."""
         key, cloud, done = ("deliver", self.name, self._session, turn), self._connection.cloud, Delivered()
         with self._patient("deliver"):  # what the cloud has and the disk does not let go is recognised later
-            done = await delivering(self.outbox, cloud, key=key, deadline=max(10.0, self._deadline))
+            leaving = Withheld(self.outbox, lambda: self.settings)
+            done = await delivering(leaving, cloud, key=key, deadline=max(10.0, self._deadline))
         if done.failure is not None:
             _LOG.info("%s could not deliver: %s", self.name, done.failure)
         return done.entries
@@ -577,45 +575,6 @@ class Device:
             await asyncio.sleep(self._timing.update if self.connected else min(1.0, self._timing.update))
 
 
-class _Fetched:
-    """Files of releases over the cloud's connection, for the thread that updates."""
-
-    def __init__(self, client: Client, loop: asyncio.AbstractEventLoop) -> None:
-        self._client, self._loop = client, loop
-        self._coming: Future[bytes | None] | None = None
-        self._stopped = threading.Event()
-
-    def stop(self) -> None:
-        """Nothing more is fetched, and who waits for a piece is told."""
-        self._stopped.set()
-        if self._coming is not None:
-            self._coming.cancel()
-
-    def fetch(self, path: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The bytes of a file; see :class:`duetto.device.sources.Source`."""
-        pieces = self._client.fetch(path, start, length or 0)
-
-        async def following() -> bytes | None:
-            return await anext(pieces, None)
-
-        while True:
-            if self._stopped.is_set():
-                raise ConnectionError("the device ends")
-            self._coming = asyncio.run_coroutine_threadsafe(following(), self._loop)
-            if self._stopped.is_set():
-                self._coming.cancel()
-            try:
-                piece = self._coming.result(_STALLED)
-            except Lost as lost:
-                raise (FileNotFoundError if lost.final else ConnectionError)(lost.why) from lost
-            except (CancelledError, TimeoutError) as fault:
-                self._coming.cancel()
-                raise ConnectionError(f"nothing came for {_STALLED:g} s, or the device ends") from fault
-            if piece is None:
-                return
-            yield piece
-
-
 def _unreadable(told: Any) -> str | None:
     """Why a release's policy cannot be used here, or None."""
     try:
@@ -647,37 +606,3 @@ def _policy(given: Held[Any] | str | Path | None) -> Held[Any]:
     if isinstance(given, Held):
         return given.fork()
     return Held.of(Threshold(SURE)) if given is None else load(given).held
-
-
-async def enrolled(
-    state: str | Path, *, cloud: str, token: str, name: str, authority: bytes, client: Callable[..., Client] = Client
-) -> Credentials:
-    """Make a key in the folder, and have the cloud sign that it is this device's; the key stays here.
-
-    Args:
-        state: the device's folder.
-        cloud: the address where the cloud enrols, such as ``cloud.example:8444``.
-        token: what ``duetto cloud enroll`` printed; it can be used once.
-        name: of the device.
-        authority: PEM of the fleet's authority, by which the cloud is known.
-
-    Raises:
-        Refused: the cloud does not take the token.
-        ConfigError: there is a certificate here already.
-    """
-    folder = Path(state)
-    if (folder / "certificate.pem").exists():
-        raise ConfigError(f"{folder} has a certificate already", "name another folder, or move the old one away")
-    key = made_key()
-    asked = client(cloud, credentials=authority)
-    try:
-        certificate, signed_by, root = await asked.enrol(token, requested(key, name))
-    except Lost as lost:
-        raise Refused(f"not enrolled: {lost.why}", "ask for a new token: duetto cloud enroll") from lost
-    finally:
-        await asked.close()
-    made = Credentials(key, certificate, signed_by)
-    made.save(folder)
-    if root:
-        (folder / "root.json").write_bytes(root)
-    return made

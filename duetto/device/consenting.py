@@ -6,7 +6,8 @@ input.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from duetto import tree as trees
 from duetto.device.settings import Leaves, Settings, Situation, allowed
 from duetto.errors import Error
 from duetto.protocols.coded import Coded
+from duetto.protocols.deliver import FEEDBACK, Batch, Entry, Outbox
 from duetto.tree import Tree
 from duetto.types import Key, Peer, Reply, Skill
 
@@ -93,6 +95,38 @@ class Consenting(Peer):
         except Exception as fault:  # no fault of a codec or a redaction lets an input through
             return f"what it shows is not known ({type(fault).__name__})", tree
         return f"it holds the input, and {settings.leaves} may leave at most", tree
+
+
+class Withheld:
+    """An outbox of which only leaves what the user lets go *now*: an input that was kept while it might leave stays
+    here once that is withdrawn.
+
+    Args:
+        outbox: of the device.
+        settings: the user's decisions, looked up for each batch.
+    """
+
+    def __init__(self, outbox: Outbox, settings: Callable[[], Settings]) -> None:
+        self.outbox, self.settings = outbox, settings
+
+    async def batch(self, max_entries: int = 256, max_bytes: int = 1 << 18) -> Batch:
+        """The oldest entries, as they may leave; none where nothing may."""
+        batch = await self.outbox.batch(max_entries, max_bytes)
+        most = self.settings().most
+        if most is Leaves.NOTHING:
+            return Batch(batch.session)
+        return batch if most is Leaves.RAW else Batch(batch.session, [_without_input(each) for each in batch.entries])
+
+    async def acknowledge(self, session: bytes, sequences: Sequence[int]) -> int:
+        """Let those go that the cloud has."""
+        return await self.outbox.acknowledge(session, sequences)
+
+
+def _without_input(entry: Entry) -> Entry:
+    if entry.kind != FEEDBACK:
+        return entry
+    told = trees.decode(entry.body)
+    return replace(entry, body=trees.encode({name: leaf for name, leaf in told.items() if name != "x"}))
 
 
 def shown(tree: Tree, inputs: Collection[str] = ("x",)) -> Leaves:

@@ -45,7 +45,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
 from duetto.errors import ConfigError, DataError
-from duetto.protocols.deliver import DROPPED, SESSION_BYTES, Batch, Drop, Entry, checked, told
+from duetto.protocols.deliver import DROPPED, FEEDBACK, RECORD, SESSION_BYTES, Batch, Drop, Entry, checked, told
 
 T = TypeVar("T")
 Ticket: TypeAlias = "asyncio.Future[int | None]"
@@ -107,7 +107,7 @@ class Outbox:
         path: str | Path,
         *,
         session: bytes | None = None,
-        kinds: Sequence[str] = ("record", "feedback"),
+        kinds: Sequence[str] = (RECORD, FEEDBACK),
         limit_bytes: int = 64 << 20,
         memory_bytes: int = 16 << 20,
         group_seconds: float = 0.05,

@@ -1,8 +1,12 @@
-"""Where a device gets files from: parts of them by range, over HTTP or from a folder. None of it is believed."""
+"""Where a device gets files from: parts of them by range, over HTTP, from a folder, or over the
+cloud's own connection. None of it is believed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -11,8 +15,10 @@ from typing import Protocol
 import urllib3
 
 from duetto.errors import ConfigError
+from duetto.transport.channel import Lost
 
 _CHUNK = 1 << 18  # bytes
+_STALLED = 30.0  # seconds without a byte, after which a stream is given up
 
 
 class Source(Protocol):
@@ -106,6 +112,52 @@ class Http:
             cert_file=self.certificate,
             key_file=self.key,
         )
+
+
+class Stream:
+    """Files over the cloud's own connection, which lives in a loop, for a thread that waits for them.
+
+    Args:
+        pieces: of a file, from its path, a start and a length (0: to the end).
+        loop: in which they come.
+    """
+
+    def __init__(
+        self, pieces: Callable[[str, int, int], AsyncIterator[bytes]], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._pieces, self._loop = pieces, loop
+        self._coming: Future[bytes | None] | None = None
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Nothing more is fetched, and who waits for a piece is told."""
+        self._stopped.set()
+        if self._coming is not None:
+            self._coming.cancel()
+
+    def fetch(self, path: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """See :class:`Source`."""
+        pieces = self._pieces(path, start, length or 0)
+
+        async def following() -> bytes | None:
+            return await anext(pieces, None)
+
+        while True:
+            if self._stopped.is_set():
+                raise ConnectionError("the device ends")
+            self._coming = asyncio.run_coroutine_threadsafe(following(), self._loop)
+            if self._stopped.is_set():
+                self._coming.cancel()
+            try:
+                piece = self._coming.result(_STALLED)
+            except Lost as lost:
+                raise (FileNotFoundError if lost.final else ConnectionError)(lost.why) from lost
+            except (CancelledError, TimeoutError) as fault:
+                self._coming.cancel()
+                raise ConnectionError(f"nothing came for {_STALLED:g} s, or the device ends") from fault
+            if piece is None:
+                return
+            yield piece
 
 
 def _inside(path: str) -> str:

@@ -21,6 +21,7 @@ from duetto.tree import Tree
 from duetto.types import Cost, Key, Local, Peer, Skill
 
 DROPPED = "dropped"
+RECORD, FEEDBACK = "record", "feedback"  # what devices tell of their answers, and what users say of them
 SESSION_BYTES = 16
 BODY_BYTES = 8 << 20  # of one entry
 BATCH_BYTES = 16 << 20  # of all bodies in a batch

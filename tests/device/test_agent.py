@@ -11,6 +11,7 @@ import pytest
 
 from duetto import tree as trees
 from duetto.device.agent import Device, Timing
+from duetto.device.consenting import Withheld
 from duetto.device.settings import Settings
 from duetto.device.slots import Slots
 from duetto.errors import ConfigError, DataError
@@ -18,6 +19,7 @@ from duetto.models import Mlp, export
 from duetto.policies import Calibrated, Threshold
 from duetto.policies.artefact import Artefact, save, told
 from duetto.protocols import Unanswered
+from duetto.protocols.deliver import FEEDBACK
 from duetto.types import Held
 
 NET = Mlp((4,), 3, (8,))
@@ -72,6 +74,30 @@ def test_feedback_holds_the_input_only_where_the_user_lets_it_go(
             assert ("x" in told) == keeps
             with pytest.raises(DataError, match="a label 3 of 3 classes"):
                 device.correct(answered, 3)
+
+    run(main())
+
+
+def test_an_input_that_may_not_leave_any_longer_stays(small: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Device(tmp_path, small=small, settings=Settings("raw")) as device:
+            ticket = device.correct(await device.answer(X[0]), 2)
+            assert ticket is not None
+            await device.outbox.committed(ticket)
+            leaving = Withheld(device.outbox, lambda: device.settings)
+
+            async def told() -> list[Any]:
+                return [trees.decode(each.body) for each in (await leaving.batch()).entries if each.kind == FEEDBACK]
+
+            assert ["x" in each for each in await told()] == [True]
+            for leaves in ("redacted", "features"):  # consent is withdrawn before it was delivered
+                device.settings = Settings(leaves)  # type: ignore[arg-type]
+                (feedback,) = await told()
+                assert set(feedback) == {"label", "logits", "number"}
+            device.settings = Settings("nothing")
+            assert (await leaving.batch()).entries == ()
+            batch = await device.outbox.batch()
+            assert await leaving.acknowledge(batch.session, [each.sequence for each in batch.entries]) == 2
 
     run(main())
 
