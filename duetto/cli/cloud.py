@@ -148,11 +148,11 @@ def admin_token(
     """Print a token for the administration over HTTP; only its hash is kept."""
     site = _site(state, database).begin()
     if revoke:
-        with site.audit.doing(_me(), "revoke operator", {"name": name}):
+        with site.audit.doing(real.me(), "revoke operator", {"name": name}):
             count = site.operators.revoke(name)
         console.line(f"{count} of {name} taken back; a running service heeds it at once")
         return
-    with site.audit.doing(_me(), "admin token", {"name": name, "role": role, "days": days}):
+    with site.audit.doing(real.me(), "admin token", {"name": name, "role": role, "days": days}):
         token = site.operators.add(name, role, days)
     if as_json:
         console.emit({"token": token, "name": name, "role": role, "days": days})
@@ -176,7 +176,7 @@ def enroll(
 ) -> None:
     """Print a token with which one device can enrol, once."""
     site = _site(state).begin()
-    with site.audit.doing(_me(), "enroll", {"device": device, "hours": hours}):
+    with site.audit.doing(real.me(), "enroll", {"device": device, "hours": hours}):
         token = site.enrolment.token(device, issuer=by, hours=hours)
     authority = state / "authority" / "authority.pem"
     if as_json:
@@ -221,7 +221,7 @@ def revoke(
 ) -> None:
     """Let a device come no longer; a running service heeds it within seconds."""
     site = _site(state).begin()
-    with site.audit.doing(_me(), "revoke", {"device": device, "why": why}):
+    with site.audit.doing(real.me(), "revoke", {"device": device, "why": why}):
         gone = site.enrolment.revoke(device, why)
     console.line(f"{gone.name} (key {gone.fingerprint[:12]}) is revoked: {why}")
 
@@ -250,7 +250,7 @@ def publish(
         x = np.load(inputs, allow_pickle=False)[:8].astype(np.float32)
         vector = trees.encode({"x": x, "logits": loaded({"x": x})["logits"]})
     olds = [each.sha256 for each in site.releases.releases() if each.model == name]
-    with site.audit.doing(_me(), "publish", {"model": name, "version": version, "channel": channel}):
+    with site.audit.doing(real.me(), "publish", {"model": name, "version": version, "channel": channel}):
         made = site.releases.publish(name, version, channel, model, vector=vector, tolerance=tolerance, olds=olds)
     console.line(f"{name} {made.version} is offered to {channel}: {made.length:,} bytes, {made.sha256[:12]}")
 
@@ -259,7 +259,7 @@ def publish(
 def resign(state: State = HOME) -> None:
     """Sign root and targets of the releases anew, before their time is over."""
     site = _site(state).begin()
-    with site.audit.doing(_me(), "resign", {}):
+    with site.audit.doing(real.me(), "resign", {}):
         site.releases.resign()
     console.line("root and targets are signed anew")
 
@@ -290,7 +290,7 @@ def certify(
 
     site = _site(state).begin(name or ("localhost", "127.0.0.1"))
     called = tuple(name or names(site.credentials.certificate))
-    with site.audit.doing(_me(), "certify", {"names": list(called), "days": days}):
+    with site.audit.doing(real.me(), "certify", {"names": list(called), "days": days}):
         site.certify(called, days)
     console.line(f"a certificate for {', '.join(called)}, for {days:g} days; start the processes again")
 
@@ -313,14 +313,14 @@ def rotate(
 
     site = _site(state).begin()
     if key != "authority":
-        with site.audit.doing(_me(), "rotate", {"key": key}):
+        with site.audit.doing(real.me(), "rotate", {"key": key}):
             site.releases.rotate(key)
         console.line(f"{key} has a new key; devices follow by themselves")
         return
     if phase is None or phase not in PHASES:
         raise ConfigError("an authority without its phase", f"name one with --phase: {', '.join(PHASES)}")
     called = names(site.credentials.certificate)
-    with site.audit.doing(_me(), "rotate", {"key": key, "phase": phase}):
+    with site.audit.doing(real.me(), "rotate", {"key": key, "phase": phase}):
         PHASES[phase](state / "authority")
         site.certify(called)
     console.line(f"{phase}: done; start the processes again")
@@ -341,16 +341,6 @@ def backup(
     console.line(f"{', '.join(copied)} copied to {target}; keep it where you would keep a key")
     if "duetto.db" not in copied:
         console.line("the database is elsewhere: back it up there, before the bucket", "yellow")
-
-
-def _me() -> str:
-    """Who uses this command line, as the system says."""
-    import getpass
-
-    try:
-        return f"{getpass.getuser()} (command line)"
-    except (OSError, KeyError):
-        return "somebody (command line)"
 
 
 teach.register(app)

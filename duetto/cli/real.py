@@ -98,3 +98,13 @@ def serving() -> None:
         library = ctypes.CDLL("libc.so.6")
         library.mallopt(-1, 256 << 20)  # M_TRIM_THRESHOLD
         library.mallopt(-2, 64 << 20)  # M_TOP_PAD
+
+
+def me() -> str:
+    """Who uses this command line, as the system says."""
+    import getpass
+
+    try:
+        return f"{getpass.getuser()} (command line)"
+    except (OSError, KeyError):
+        return "somebody (command line)"

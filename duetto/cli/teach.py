@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from duetto.cli import console, running
+from duetto.cli import console, real, running
 from duetto.errors import ConfigError, DataError
 
 _PANEL = "Teaching"
@@ -225,7 +225,9 @@ def promote(
 ) -> None:
     """Point a channel to a version of a model, and offer it."""
     site = _site(state)
-    _told(site, site.registry.promote(model, version, channel, by=by, why=why), as_json)
+    with site.audit.doing(real.me(), "promote", {"model": model, "version": version, "channel": channel, "why": why}):
+        move = site.registry.promote(model, version, channel, by=by, why=why)
+    _told(site, move, as_json)
 
 
 def rollback(
@@ -238,7 +240,9 @@ def rollback(
 ) -> None:
     """Point a channel to where it pointed before, and offer that again under a higher number."""
     site = _site(state)
-    _told(site, site.registry.roll_back(model, channel, by=by, why=why), as_json)
+    with site.audit.doing(real.me(), "roll back", {"model": model, "channel": channel, "why": why}):
+        move = site.registry.roll_back(model, channel, by=by, why=why)
+    _told(site, move, as_json)
 
 
 def register(app: typer.Typer) -> None:

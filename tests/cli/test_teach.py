@@ -41,6 +41,16 @@ def test_versions_are_listed_promoted_and_rolled_back(run: Callable[..., Any], s
     assert [each.version for each in site.releases.releases()] == [2]
     assert run("cloud", "rollback", *state).error.startswith("error: stable of small is at version 1, its first")
     assert "no version 7 of small" in run("cloud", "promote", "7", *state).error
+    done = [(line.action, line.about.get("version")) for line in reversed(site.audit.newest())]
+    told = [
+        ("promote", 2),
+        ("roll back", None),
+        ("roll back", None),
+        ("refused", None),
+        ("promote", 7),
+        ("refused", None),
+    ]
+    assert done == told
 
 
 def test_flags_that_cannot_be() -> None:

@@ -21,7 +21,8 @@ import pytest
 
 from duetto.cloud.database import opened
 from duetto.cloud.site import Site
-from duetto.device.agent import Device, enrolled
+from duetto.device.agent import Device
+from duetto.device.enrolling import enrolled
 from duetto.device.runner import Connection
 from duetto.device.settings import Settings
 from duetto.protocols.deliver import Batch, Deliver, Entry, packed

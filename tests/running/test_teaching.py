@@ -14,7 +14,7 @@ import pytest
 
 from duetto import tree as trees
 from duetto.cloud.site import Site
-from duetto.device.agent import enrolled
+from duetto.device.enrolling import enrolled
 from duetto.models import Mlp, export
 from duetto.protocols.channels import tries
 from duetto.protocols.deliver import Entry
