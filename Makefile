@@ -19,7 +19,7 @@ venv: .venv/.stamp  ## set up .venv, with what tests and linters need too
 	@[ -n "$(PYTHON)" ] || { echo "Duetto needs Python 3.11 or newer: install it, or name it with make PYTHON=..." >&2; exit 1; }
 	@echo "Setting up .venv: a minute or two, once (on Linux, CONTRIBUTING.md tells how to skip torch's GPU files)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,cloud,postgres,s3,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,cloud,postgres,s3,flower,dev]'
 	@touch $@
 
 demo: venv  ## two models answer and learn together

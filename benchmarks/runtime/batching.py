@@ -1,6 +1,6 @@
 """Dynamic batching beside the same model offline, and what becomes of those who ask twice too often.
 
-    export OMP_NUM_THREADS=1 MALLOC_TRIM_THRESHOLD_=268435456 MALLOC_TOP_PAD_=67108864
+    export OMP_NUM_THREADS=1
     python benchmarks/runtime/batching.py                                                # 10 minutes
     python benchmarks/runtime/batching.py --only "conv torch" --seconds 1 --turns 5      # a quick look
 
@@ -35,6 +35,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from duetto.cli import real
 from duetto.cloud.batcher import Batcher, Overloaded
 from duetto.device import Artefact
 from duetto.models import Conv, Mlp, Predict, export
@@ -187,6 +188,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args(words)
     torch.set_num_threads(1)
+    real.serving()
+    real.loaded()
     sys.setswitchinterval(chosen.switch)
     tables: dict[str, Any] = {"load before": os.getloadavg()[0], "rows": ROWS}
     with tempfile.TemporaryDirectory() as folder:

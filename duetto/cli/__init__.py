@@ -1,9 +1,9 @@
 """The command line: one file a command.
 
-Files: demo · simulate · bench · route · plan · profile · cloud · device · report · data · info (the commands) · flags
-(options from a dataclass) · executors (an executor by its name) · model (a model by its name) · real (programs on real
-machines) · running (a run, from its start to its table) · shown (a result in the terminal) · console (progress, JSON,
-errors).
+Files: demo · simulate · bench · route · plan · profile · cloud · device · flower · report · data · info (the commands)
+· flags (options from a dataclass) · executors (an executor by its name) · model (a model by its name) · real (programs
+on real machines) · running (a run, from its start to its table) · shown (a result in the terminal) · console (progress,
+JSON, errors).
 
 What needs torch is imported when a command runs, so that help, completion and ``duetto info`` are quick and work on a
 device without it.
@@ -21,7 +21,7 @@ import click
 import typer
 
 from duetto import __version__
-from duetto.cli import bench, cloud, console, data, demo, device, info, plan, profile, report, route, simulate
+from duetto.cli import bench, cloud, console, data, demo, device, flower, info, plan, profile, report, route, simulate
 
 __all__ = ["app", "main"]
 
@@ -33,7 +33,20 @@ class _Root(console.Commands):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which a newcomer needs them."""
-        return ["demo", "simulate", "bench", "route", "plan", "profile", "cloud", "device", "report", "data", "info"]
+        return [
+            "demo",
+            "simulate",
+            "bench",
+            "route",
+            "plan",
+            "profile",
+            "cloud",
+            "device",
+            "flower",
+            "report",
+            "data",
+            "info",
+        ]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Global flags may stand behind the command, too."""
@@ -100,6 +113,7 @@ app.command(epilog=plan.EXAMPLES)(plan.plan)
 app.command(epilog=profile.EXAMPLES)(profile.profile)
 app.add_typer(cloud.app, name="cloud")
 app.add_typer(device.app, name="device")
+app.add_typer(flower.app, name="flower")
 app.command(epilog=report.EXAMPLES)(report.report)
 app.add_typer(data.app, name="data")
 app.command(epilog=info.EXAMPLES)(info.info)

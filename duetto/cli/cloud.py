@@ -122,6 +122,7 @@ def cloud(
     made = App(site, answers, listen, enrol or None, insecure, more=beside)
 
     def listening(port: int, enrolling: int) -> None:
+        real.loaded()
         where = f"enrolment at port {enrolling}, " if enrolling else ""
         console.line(f"listening at {listen.rpartition(':')[0]}:{port}, {where}{''.join(shown)}folder {state}")
 
@@ -389,6 +390,7 @@ def _program(
     made = real.program(program, task, settings, users)
     credentials = None if insecure else _site(state).begin(names or ("localhost", "127.0.0.1")).credentials
     kept = None if memory is None else Kept(memory)
+    real.loaded()
     with real.written(records) as write:
         left = serve(
             made.cloud,

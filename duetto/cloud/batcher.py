@@ -82,6 +82,7 @@ class _Lane:
         rows: of those that wait.
         began: the loop's time at which those that run began.
         done: when they should be done.
+        dropped: of those that waited, since a batch was done.
         lined: whether it stands in the line for a thread.
         timer: of an idle lane that lingers.
     """
@@ -93,6 +94,7 @@ class _Lane:
     work: asyncio.Future[_Computed] | None = None
     began: float = 0.0
     done: float = 0.0
+    dropped: int = 0
     lined: bool = False
     timer: asyncio.TimerHandle | None = None
 
@@ -239,6 +241,7 @@ class Batcher:
             if not use.answer.cancelled():  # both at once
                 return use.answer.result()
             self._counts["dropped" if use in lane.waiting else "late"] += 1
+            lane.dropped += use in lane.waiting
             raise Overloaded(f"{skill.name} is not done in {deadline:.3g} s", self._backlog(lane) or _UNKNOWN) from None
         except asyncio.CancelledError:
             if use.answer.cancelled():
@@ -281,7 +284,7 @@ class Batcher:
             alone = pace.expected(use.rows)
             if use.mark != _WRITERS and lane.rows + use.rows <= self._max_rows:  # it joins those that wait
                 alone = min(alone, pace.expected(lane.rows + use.rows) - self._queued(lane))
-            wait += alone + _ERRORS * pace.error * math.sqrt(batches)
+            wait = pace.stretch * (wait + alone + _ERRORS * pace.error * math.sqrt(batches))
         if use.asked + wait > use.end:
             raise self._shed(f"{use.skill.name} takes {wait:.2g} s now, too long for its deadline", lane)
         self._lanes[use.mark] = lane
@@ -398,6 +401,7 @@ class Batcher:
             if last.end > now:
                 hopeless.remove(last)
                 taken = [last]
+        lane.dropped += len(hopeless)
         for use in hopeless:
             self._leave(lane, use)
             late = Overloaded(f"{use.skill.name} cannot be done in time", self._backlog(lane) or _UNKNOWN)
@@ -429,8 +433,13 @@ class Batcher:
             self._count(rows, calls, seconds)
             if not any(isinstance(outcome, Error) for outcome in outcomes):  # a refusal is quick, its search is slow
                 mark = _mark(taken[0].skill)
-                took = asyncio.get_running_loop().time() - lane.began  # with the ways to the thread and back
-                self._paces[mark] = self._pace(taken[0]).measured(rows, took)
+                now = asyncio.get_running_loop().time()
+                pace = self._pace(taken[0]).measured(rows, now - lane.began)  # with the ways to the thread and back
+                promises = lane.dropped + sum(use.end < math.inf for use in taken)
+                if promises:
+                    pace = pace.kept(lane.dropped + sum(use.end < now for use in taken), promises)
+                lane.dropped = 0
+                self._paces[mark] = pace
                 self._paces.move_to_end(mark)
                 if len(self._paces) > _PACES:
                     self._paces.popitem(last=False)
@@ -445,7 +454,10 @@ class Batcher:
             self._settle(use, "answered", (outcome[1], int(was.memory.get("version", 0))))
         self._queue(lane)
         self._forget(lane)
-        self._soon()
+        if lane.rows >= self._max_rows:  # it is full: the thread need not wait until those who are told have gone on
+            self._dispatch()
+        else:
+            self._soon()
 
     def _count(self, rows: int, calls: int, seconds: float) -> None:
         self._counts["batches"] += 1

@@ -2,12 +2,18 @@
 
 Seconds are a line over rows (a call has a fixed part, and each row its own), fitted by least squares that forget
 exponentially. Beside it runs the mean error of the predictions, as TCP estimates its time-outs (Jacobson 1988,
-"Congestion avoidance and control"): what is promised has room for some errors.
+"Congestion avoidance and control"): what is promised has room for some errors. And as a server that is flooded is
+slower in ways that no single batch shows, all predictions are stretched until the share of promises that are broken
+is what it may be (adaptive conformal inference, Gibbs and Candes, NeurIPS 2021).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+
+MISS = 0.005  # the share of promises that may be broken
+_STEP = 0.2  # that as many broken promises as a batch has rows add to the stretch
+_MOST = 10.0
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,7 @@ class Pace:
         keep: how much of its weight a batch keeps when another one is measured; 0.8 halves it in three batches.
         weight, rows, squares, seconds, products: sums over the batches, forgotten exponentially.
         error: mean absolute error of the predictions, seconds.
+        stretch: how many times as long as is predicted it takes, as far as promises go.
     """
 
     keep: float = 0.8
@@ -27,6 +34,7 @@ class Pace:
     seconds: float = 0.0
     products: float = 0.0
     error: float = 0.0
+    stretch: float = 1.0
 
     def measured(self, rows: int, seconds: float) -> Pace:
         """After a batch of ``rows`` that took ``seconds``."""
@@ -40,6 +48,12 @@ class Pace:
             products=self.keep * self.products + rows * seconds,
             error=self.keep * self.error + (1 - self.keep) * off,
         )
+
+    def kept(self, broken: int, promises: int) -> Pace:
+        """After some of so many promises were broken."""
+        mean = self.rows / self.weight if self.weight else 1.0
+        moved = self.stretch + _STEP * (broken - MISS * promises) / mean
+        return replace(self, stretch=min(_MOST, max(1.0, moved)))
 
     def expected(self, rows: int) -> float:
         """Seconds that a batch of ``rows`` will take; 0 where nothing was measured yet."""

@@ -11,8 +11,6 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from duetto.errors import ConfigError, Deadlock, Error, WireError
 from duetto.transport import envelope as envelopes
 from duetto.transport import tracing, vocabulary
@@ -23,9 +21,9 @@ from duetto.transport.grpc import Calls, Server
 from duetto.transport.identity import Credentials, name_of
 from duetto.transport.loops import Paced, Rehearsal
 from duetto.transport.party import Keep, Running, Uses
-from duetto.transport.remote import Remote, columns
+from duetto.transport.remote import Remote, Remotes
 from duetto.transport.session import Greeting, Question, Said, Serve, Session
-from duetto.types import Group, Party, Peer, Record, Role
+from duetto.types import Party, Record, Role
 
 WATCH_SECONDS = 2.0  # after which a revoked device is let go of
 
@@ -55,50 +53,17 @@ def named(certificate: bytes | None) -> str:
     return name_of(certificate)
 
 
-class Fleet(Group):
+class Fleet(Remotes):
     """The devices of a cloud: those that were named beforehand, else all that have ever connected, in their order."""
 
     def __init__(
         self, names: Sequence[str] = (), *, limit: int, told: Callable[[str], None], steady: bool = False
     ) -> None:
+        super().__init__()
         self._limit, self._told, self._open, self._steady = limit, told, not names, steady
-        self._peers: dict[str, _Device] = {}
         self._came = asyncio.Event()
         for name in names:
             self.member(name)
-
-    @property
-    def names(self) -> Sequence[str]:  # type: ignore[override]
-        """Of all, online or not."""
-        return tuple(self._peers)
-
-    @property
-    def traits(self) -> Mapping[str, np.ndarray]:  # type: ignore[override]
-        """What they told of themselves; and who is online, where somebody is not."""
-        return columns(self._peers)
-
-    def __len__(self) -> int:
-        return len(self._peers)
-
-    def peer(self, name: str) -> Peer:
-        """The device of that name.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        if name not in self._peers:
-            raise ConfigError(f"no device is called {name!r}", "names are in fleet.names")
-        return self._peers[name]
-
-    @property
-    def pending(self) -> int:
-        """Asks that devices have not answered."""
-        return sum(peer.pending for peer in self._peers.values())
-
-    @property
-    def online(self) -> list[str]:
-        """Who is connected."""
-        return [name for name, peer in self._peers.items() if peer.connected]
 
     async def arrived(self, count: int) -> None:
         """Wait until so many are connected."""

@@ -8,9 +8,10 @@ ask the cloud about these to check itself) and "held" (only scored).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,6 +108,10 @@ class Task:
         return self.group("train")[0]
 
 
+NAMES = ("activity", "cifar", "digits", "handwriting", "ratings", "sensors", "shakespeare", "tweets")
+"""Of all tasks; each has a file of its name."""
+
+
 def load(name: str, seed: int = 0) -> Task:
     """The task of that name.
 
@@ -114,21 +119,10 @@ def load(name: str, seed: int = 0) -> Task:
         ConfigError: there is none.
         DataError: its data cannot be found or read.
     """
-    from duetto.tasks import activity, cifar, digits, handwriting, ratings, sensors, shakespeare, tweets
-
-    known: Mapping[str, Callable[[int], Task]] = {
-        "activity": activity.task,
-        "cifar": cifar.task,
-        "digits": digits.task,
-        "handwriting": handwriting.task,
-        "ratings": ratings.task,
-        "sensors": sensors.task,
-        "shakespeare": shakespeare.task,
-        "tweets": tweets.task,
-    }
-    if name not in known:
-        raise ConfigError(f"no task is called {name!r}", f"choose one of {', '.join(known)}")
-    return known[name](seed)
+    if name not in NAMES:
+        raise ConfigError(f"no task is called {name!r}", f"choose one of {', '.join(NAMES)}")
+    made: Task = import_module(f"duetto.tasks.{name}").task(seed)
+    return made
 
 
 def found(name: str) -> str:

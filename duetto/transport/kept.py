@@ -46,29 +46,39 @@ class Kept:
             return None
         except OSError as fault:
             raise ConfigError(f"{self._path} cannot be read ({fault.strerror})", "mend it, or name another") from fault
-        try:
-            kept = trees.decode(data, len(data))
-        except WireError as fault:
-            raise DataError(f"{self._path} is damaged ({fault})", "move it away to begin anew") from fault
-        if (
-            not isinstance(kept, Mapping)
-            or kept.keys() - {"began"} != _SLOTS
-            or not all(map(_is_mapping, kept.values()))
-        ):
-            raise DataError(f"{self._path} holds no party's memory", "move it away to begin anew")
+        kept = opened(data, str(self._path))
         self._began = float(kept.get("began", {}).get("unix_seconds", self._began))
         return kept["memory"], kept["answered"]
 
     def save(self, memory: Mapping[str, Any], answered: Mapping[str, Tree]) -> None:
         """Keep both."""
         try:
-            kept = {name: value for name, value in memory.items() if _is_tree(value)}
-            began = {"unix_seconds": np.float64(self._began)}
-            put(self._path, trees.encode({"memory": kept, "answered": dict(answered), "began": began}))
+            put(self._path, packed(memory, answered, {"unix_seconds": np.float64(self._began)}))
         except OSError as fault:
             raise ConfigError(
                 f"{self._path} cannot be written ({fault.strerror})", "make room, or name another"
             ) from fault
+
+
+def packed(memory: Mapping[str, Any], answered: Mapping[str, Tree], began: Tree | None = None) -> bytes:
+    """A party's memory as bytes, without what is no tree."""
+    kept = {name: value for name, value in memory.items() if _is_tree(value)}
+    return trees.encode({"memory": kept, "answered": dict(answered), **({} if began is None else {"began": began})})
+
+
+def opened(data: bytes, where: str) -> Mapping[str, Any]:
+    """What was packed: ``memory``, ``answered`` and perhaps ``began``.
+
+    Raises:
+        DataError: it was not; ``where`` it comes from is told.
+    """
+    try:
+        kept = trees.decode(data, len(data))
+    except WireError as fault:
+        raise DataError(f"{where} is damaged ({fault})", "move it away to begin anew") from fault
+    if not isinstance(kept, Mapping) or kept.keys() - {"began"} != _SLOTS or not all(map(_is_mapping, kept.values())):
+        raise DataError(f"{where} holds no party's memory", "move it away to begin anew")
+    return kept
 
 
 def _is_tree(value: Any) -> bool:

@@ -1,26 +1,39 @@
-"""A party on another machine, as a peer: it stays the same one while connections come and go."""
+"""Parties on other machines, as peers: each stays the same one while connections come and go."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from duetto import tree as trees
-from duetto.errors import Error, WireError
+from duetto.errors import ConfigError, Error, WireError
 from duetto.transport import vocabulary
 from duetto.transport.channel import Lost
-from duetto.transport.session import Question, Said, Session
+from duetto.transport.session import Greeting, Question, Said
 from duetto.tree import Tree
-from duetto.types import GIVEN_UP, Cost, Key, Peer, Reply, Skill
+from duetto.types import GIVEN_UP, Cost, Group, Key, Peer, Reply, Skill
 
 GRACE_SECONDS = 60.0
 TIMES = 3  # that a connection may be ended with the same words under one ask
 WRITING = 16  # asks at once for skills that write: so many answers are remembered for who asks again
+
+
+class Asked(Protocol):
+    """A connection, or whatever else brings questions to a party: see :class:`duetto.transport.session.Session`."""
+
+    other: Greeting
+
+    async def ask(self, question: Question) -> Said:
+        """Ask, and wait for the answer.
+
+        Raises:
+            Lost: the connection has ended.
+        """
 
 
 class Remote(Peer):
@@ -56,7 +69,7 @@ class Remote(Peer):
         self._steady = steady
         self._limit, self._traceparent = limit, traceparent
         self.told: Mapping[str, Any] = {}
-        self._session: Session | None = None
+        self._session: Asked | None = None
         self._connected = asyncio.Event()
         self._refused = ""
         self._writing = asyncio.Semaphore(WRITING)
@@ -77,12 +90,12 @@ class Remote(Peer):
         """Whether it can be asked: there is a connection, or it is waited for."""
         return self._steady or self.connected
 
-    def attach(self, session: Session) -> None:
+    def attach(self, session: Asked) -> None:
         """Talk through this session from now on."""
         self._session, self.told, self._refused = session, {**session.other.traits}, ""
         self._connected.set()
 
-    def detach(self, session: Session, ended: Lost) -> None:
+    def detach(self, session: Asked, ended: Lost) -> None:
         """It has ended; nothing happens where another one has taken its place."""
         if self._session is session:
             self._session = None
@@ -172,10 +185,45 @@ class Remote(Peer):
         return Cost(seconds=seconds, up_bytes=up, down_bytes=down)
 
 
-def columns(peers: Mapping[str, Remote]) -> dict[str, np.ndarray]:
-    """The traits that all of them tell, as columns in their order; and who is online, where somebody is not."""
-    told = [peer.told for peer in peers.values()]
-    names = sorted(set.intersection(*(set(traits) for traits in told))) if told else []
-    found = {name: np.array([traits[name] for traits in told]) for name in names}
-    online = np.array([peer.online for peer in peers.values()], bool)
-    return found if online.all() else {**found, "online": online}
+class Remotes(Group):
+    """Remote peers as a fleet, in their order."""
+
+    def __init__(self, peers: Iterable[Remote] = ()) -> None:
+        self._peers = {peer.name: peer for peer in peers}
+
+    @property
+    def names(self) -> Sequence[str]:  # type: ignore[override]
+        """Of all, online or not."""
+        return tuple(self._peers)
+
+    @property
+    def traits(self) -> Mapping[str, np.ndarray]:  # type: ignore[override]
+        """The traits that all of them tell, as columns; and who is online, where somebody is not."""
+        told = [peer.told for peer in self._peers.values()]
+        names = sorted(set.intersection(*(set(traits) for traits in told))) if told else []
+        found = {name: np.array([traits[name] for traits in told]) for name in names}
+        online = np.array([peer.online for peer in self._peers.values()], bool)
+        return found if online.all() else {**found, "online": online}
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def peer(self, name: str) -> Peer:
+        """The peer of that name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if name not in self._peers:
+            raise ConfigError(f"no device is called {name!r}", "names are in fleet.names")
+        return self._peers[name]
+
+    @property
+    def pending(self) -> int:
+        """Asks that nobody has answered."""
+        return sum(peer.pending for peer in self._peers.values())
+
+    @property
+    def online(self) -> list[str]:
+        """Who is connected."""
+        return [name for name, peer in self._peers.items() if peer.connected]

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from duetto import tree as trees
+from duetto.errors import ConfigError
 from duetto.transport.channel import Lost, Memory, pair
 from duetto.transport.envelope import Limits
 from duetto.transport.party import Running
-from duetto.transport.remote import WRITING, Remote, columns
+from duetto.transport.remote import WRITING, Remote, Remotes
 from duetto.transport.session import Greeting, Question, Said, Serve, Session
 from duetto.tree import Tree
 from duetto.types import GIVEN_UP, Cost, Key, Local, Party, Skill
@@ -325,16 +326,22 @@ def test_an_old_session_that_ends_takes_nothing_from_the_new_one() -> None:
     run(main())
 
 
-def test_columns_hold_what_all_tell() -> None:
+def test_remotes_are_columns_of_what_all_tell() -> None:
     async def main() -> None:
-        peers = {name: Remote(name, device=False) for name in ("a", "b")}
-        for number, peer in enumerate(peers.values()):
+        peers = [Remote(name, device=False) for name in ("a", "b")]
+        for number, peer in enumerate(peers):
             session = Session(pair()[0], Greeting("cloud"), Running(Party(), "c").answer)
             session.other = Greeting(peer.name, {"examples": number + 1.0, peer.name: 0.0})
             peer.attach(session)
-        assert {name: list(each) for name, each in columns(peers).items()} == {"examples": [1, 2]}
-        peers["b"].refuse("no")
-        assert columns({}).keys() == set()
+        group = Remotes(peers)
+        assert {name: list(each) for name, each in group.traits.items()} == {"examples": [1, 2]}
+        assert (len(group), group.names, group.online, group.pending) == (2, ("a", "b"), ["a", "b"], 0)
+        peers[1].detach(session, Lost("gone"))
+        assert list(group.traits["online"]) == [True, False]
+        assert group.peer("b") is peers[1]
+        with pytest.raises(ConfigError, match="no device is called 'c'"):
+            group.peer("c")
+        assert Remotes().traits.keys() == set()
 
     run(main())
 
