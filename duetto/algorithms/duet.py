@@ -1,4 +1,4 @@
-"""DUET: the cloud makes each device's parameters from the device's recent inputs; nothing is trained on a device.
+"""DUET: the cloud makes each device's parameters from the device's recent inputs; a device tunes nothing.
 
 Lv, Zhang, Zhang, Kuang, Wang, Yang, Wu: DUET: A Tuning-Free Device-Cloud Collaborative Parameters Generation Framework
 for Efficient Device Model Generalization, WWW 2023. A network in the cloud reads a context (here the mean of the recent

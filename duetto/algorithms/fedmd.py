@@ -6,7 +6,7 @@ now says about the public inputs. Every device holds the same ones, without labe
 trains one of ``nets``: that of its trait ``kind``, or one drawn by its name. The digest minimises the KL divergence,
 not the distance of logits; for the paper's transfer learning on labelled public data, a device learns longer at first.
 
-Up: logits ``[inputs, classes]``. Down: their mean. Stays: the network, and the data; parameters never travel.
+Up: logits ``[inputs, classes]``. Down: their mean. Stays: the network, and the data; no parameter travels.
 """
 
 from __future__ import annotations

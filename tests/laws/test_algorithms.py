@@ -1,7 +1,7 @@
 """The laws of every algorithm, found by walking the room: one paper, one short file, parts that can be changed.
 
 A builder is a public function of a module of ``duetto.algorithms`` that returns an :class:`Algorithm`; one that
-cannot be built from a network, its parameters and a learning rate needs a line in OWN or BUILT.
+cannot be built from what is GIVEN, by the names of its parameters, and a learning rate needs a line in OWN or BUILT.
 """
 
 import importlib
@@ -19,6 +19,7 @@ from duetto import algorithms
 from duetto import tree as trees
 from duetto.models import Mlp
 from duetto.policies import Everyone, Uniform
+from duetto.programs.given import Given, built
 from duetto.protocols import rounds
 from duetto.simulation.engine import Log, Saved, simulate
 from duetto.simulation.fleet import fleet
@@ -43,12 +44,8 @@ OWN: dict[str, Mapping[str, Any]] = {
     "pfedme": {"lam": 2.0, "eta": 0.2},
 }
 PUBLIC = np.random.default_rng(4).normal(size=(6, 3)).astype(np.float32)
+GIVEN = Given(NET, PARAMS, (NET, OTHER), PUBLIC, Rows(PUBLIC, np.arange(6) % 2), (OTHER, OTHER.init(1)), NET)
 BUILT: dict[str, Callable[[Any], Algorithm]] = {
-    "dc_ccl": lambda build: build(NET, PARAMS, (OTHER, OTHER.init(1)), PUBLIC, control=NET, lr=0.1, epochs=1),
-    "dccl": lambda build: build(NET, PARAMS, Rows(PUBLIC, np.arange(6) % 2), lr=0.1, epochs=1),
-    "dsfl": lambda build: build((NET, OTHER), len(PUBLIC), lr=0.1, epochs=1),
-    "feddf": lambda build: build((NET, OTHER), PUBLIC, lr=0.1, epochs=1),
-    "fedmd": lambda build: build((NET, OTHER), len(PUBLIC), lr=0.1, epochs=1),
     "taught": lambda build: build(
         Client(NET, (Distil(1.0, 1.0),), SGD(0.1), 1, 4, lessons="lessons"), PARAMS, cohort=Everyone()
     ),
@@ -77,8 +74,8 @@ def builders() -> dict[str, Callable[..., Any]]:
 def algorithm(request: pytest.FixtureRequest) -> Algorithm:
     """One built with few settings; a row a step, so that order and drift tell."""
     build, own = builders()[request.param], OWN.get(request.param, {})
-    built = BUILT[request.param](build) if request.param in BUILT else build(NET, PARAMS, lr=0.1, epochs=1, **own)
-    return replace(built, client=replace(built.client, batch_size=1, epochs=2, executor=Sequential()))
+    made = BUILT[request.param](build) if request.param in BUILT else built(build, GIVEN, lr=0.1, epochs=1, **own)
+    return replace(made, client=replace(made.client, batch_size=1, epochs=2, executor=Sequential()))
 
 
 def data(user: str) -> Rows:
