@@ -125,9 +125,8 @@ def catalogue(names: Sequence[str] = tuple(algorithms.__all__)) -> list[Entry]:
     found = []
     for name in order:
         module, net = getattr(algorithms, name).__module__, network(name)
-        said, numbers = papers.read(importlib.import_module(module)), two_rounds.NUMBERS.get(name, {})
-        costs = spent(name, net), spent("fedavg", net)
-        found.append(Entry(name, grouped.get(name, OTHERS), module, said, net, numbers, *costs))
+        said, costs = papers.read(importlib.import_module(module)), (spent(name, net), spent("fedavg", net))
+        found.append(Entry(name, grouped.get(name, OTHERS), module, said, net, two_rounds.numbers(name), *costs))
     return found
 
 

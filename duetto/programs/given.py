@@ -7,8 +7,8 @@ Its signature says which. What :class:`Given` does not have, and no default has,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Given:
         rows: labelled rows of the cloud's.
         cloud: a large network of the cloud's, and its parameters.
         control: a network that stands in for it on devices.
+        more: what else builders ask for, by name.
     """
 
     net: Net
@@ -40,12 +41,13 @@ class Given:
     rows: Rows
     cloud: tuple[Net, Tree]
     control: Net
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def named(self, parameter: inspect.Parameter) -> Any:
         """What a builder means by a parameter, or the parameter's default where there is none."""
         if parameter.name == "public" and parameter.annotation is int:
             return len(self.public)
-        return {**vars(self), "x": self.public}.get(parameter.name, parameter.default)
+        return {**vars(self), "x": self.public, **self.more}.get(parameter.name, parameter.default)
 
 
 def built(build: str | Callable[..., Algorithm], given: Given, **numbers: Any) -> Algorithm:

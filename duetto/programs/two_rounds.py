@@ -5,6 +5,7 @@ Nothing is timed, so the figures are the same on every machine.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from duetto import algorithms
 from duetto import tree as trees
 from duetto.errors import ConfigError
 from duetto.models import Mlp, Net, Residual
@@ -28,13 +30,8 @@ from duetto.types import Key, Local, Party, Rows, Skill
 TASK, SEED, DEVICES = "digits", 0, 2
 COMMON: Mapping[str, Any] = {"lr": 0.05, "epochs": 1, "batch_size": 16}
 
-NUMBERS: Mapping[str, Mapping[str, Any]] = {
-    **federated.METHODS,
-    **personal.METHODS,
-    "heterofl": {"levels": (0.5,)},
-    "fedrolex": {"levels": (0.5,)},
-}
-"""The numbers of its own with which an algorithm is measured: those of the comparisons, where it is in one."""
+NUMBERS: Mapping[str, Mapping[str, Any]] = {"heterofl": {"levels": (0.5,)}, "fedrolex": {"levels": (0.5,)}}
+"""Numbers of an algorithm's own, where no comparison has it and they have no default."""
 
 NETS: Mapping[str, Net] = {
     "fedbn": Residual((1, 8, 8), 10, (8, 16), 1),
@@ -93,6 +90,13 @@ class Counted(Skill):
         return after.remembering(flops=counts), answer
 
 
+def numbers(name: str) -> dict[str, Any]:
+    """The numbers of its own with which an algorithm is measured: those of the comparisons, where it is in one."""
+    own = {**federated.METHODS.get(name, {}), **personal.METHODS.get(name, {}), **NUMBERS.get(name, {})}
+    asked = inspect.signature(getattr(algorithms, name)).parameters
+    return {number: value for number, value in own.items() if number in asked}
+
+
 def network(name: str) -> Net:
     """What an algorithm is measured with: the task's small network, or its own."""
     return NETS.get(name) or load(TASK, SEED).small
@@ -124,7 +128,7 @@ def spent(name: str, net: Net) -> Spent:
     users, before = task.users["device"][:DEVICES], {"public": here.public}
     totals: list[int] = []
     with counting() as flops:
-        algorithm = built(name, here, **COMMON, **NUMBERS.get(name, {}))
+        algorithm = built(name, here, **COMMON, **numbers(name))
         totals.append(flops())
         log = simulate(
             fleet=fleet("phones", users, data=task.rows, memory=before),

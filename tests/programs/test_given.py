@@ -1,5 +1,7 @@
 """Builders are given what their parameters are called."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,7 @@ def test_what_nobody_has_must_be_given() -> None:
     with pytest.raises(ConfigError, match="strange asks for moon"):
         built(strange, GIVEN, lr=0.1, epochs=1)
     assert built(strange, GIVEN, lr=0.1, epochs=1, moon=1).params is GIVEN.params
+    assert built(strange, replace(GIVEN, more={"moon": 1}), lr=0.1, epochs=1).params is GIVEN.params
     with pytest.raises(ConfigError, match="fedprox asks for mu, lr, epochs"):
         built("fedprox", GIVEN)
     with pytest.raises(ConfigError, match="no algorithm is called 'taught'"):
