@@ -30,6 +30,7 @@ from duetto.algorithms.per_fedavg import per_fedavg
 from duetto.algorithms.pfedme import pfedme
 from duetto.algorithms.reptile import reptile
 from duetto.algorithms.scaffold import scaffold
+from duetto.algorithms.slow_fast import slow_fast
 
 __all__ = [
     "apfl",
@@ -64,4 +65,5 @@ __all__ = [
     "pfedme",
     "reptile",
     "scaffold",
+    "slow_fast",
 ]

@@ -49,6 +49,9 @@ BUILT: dict[str, Callable[[Any], Algorithm]] = {
     "dsfl": lambda build: build((NET, OTHER), len(PUBLIC), lr=0.1, epochs=1),
     "feddf": lambda build: build((NET, OTHER), PUBLIC, lr=0.1, epochs=1),
     "fedmd": lambda build: build((NET, OTHER), len(PUBLIC), lr=0.1, epochs=1),
+    "slow_fast": lambda build: build(
+        NET, PARAMS, (OTHER, OTHER.init(1)), Rows(PUBLIC, np.arange(6) % 2), lr=0.1, epochs=1
+    ),
     "taught": lambda build: build(
         Client(NET, (Distil(1.0, 1.0),), SGD(0.1), 1, 4, lessons="lessons"), PARAMS, cohort=Everyone()
     ),
@@ -56,7 +59,11 @@ BUILT: dict[str, Callable[[Any], Algorithm]] = {
 APART = {"LoraClient", "HalfLoraClient", "DesignClient", "LogitsClient", "PatchClient", "ProbabilitiesClient"}
 APART |= {"ControlledClient", "DuetClient"}
 MANY = {"DesignClient", "LogitsClient", "ProbabilitiesClient"}  # devices have networks of several designs
-MANY |= {"PatchClient", "DuetClient"}  # the cloud learns by itself, or what is learned is more than a network
+MANY |= {
+    "PatchClient",
+    "DuetClient",
+    "FastClient",
+}  # the cloud learns by itself, or what is learned is more than a network
 MODULES = sorted(info.name for info in pkgutil.iter_modules(algorithms.__path__, "duetto.algorithms."))
 PAPERS = [name for name in MODULES if name != "duetto.algorithms.common"]
 
