@@ -6,6 +6,7 @@ from duetto.algorithms.dccl import dccl
 from duetto.algorithms.ditto import ditto
 from duetto.algorithms.dsfl import dsfl
 from duetto.algorithms.duet import duet
+from duetto.algorithms.fedadg import fedadg
 from duetto.algorithms.fedavg import fedavg
 from duetto.algorithms.fedavg_ft import fedavg_ft
 from duetto.algorithms.fedavgm import fedavgm
@@ -41,6 +42,7 @@ __all__ = [
     "duet",
     "fedadagrad",
     "fedadam",
+    "fedadg",
     "fedavg",
     "fedavg_ft",
     "fedavgm",

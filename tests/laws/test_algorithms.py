@@ -57,13 +57,10 @@ BUILT: dict[str, Callable[[Any], Algorithm]] = {
     ),
 }
 APART = {"LoraClient", "HalfLoraClient", "DesignClient", "LogitsClient", "PatchClient", "ProbabilitiesClient"}
-APART |= {"ControlledClient", "DuetClient"}
+APART |= {"ControlledClient", "DuetClient", "AlignedClient"}
 MANY = {"DesignClient", "LogitsClient", "ProbabilitiesClient"}  # devices have networks of several designs
-MANY |= {
-    "PatchClient",
-    "DuetClient",
-    "FastClient",
-}  # the cloud learns by itself, or what is learned is more than a network
+# The cloud learns by itself, or what is learned is more than a network.
+MANY |= {"PatchClient", "DuetClient", "FastClient", "AlignedClient"}
 MODULES = sorted(info.name for info in pkgutil.iter_modules(algorithms.__path__, "duetto.algorithms."))
 PAPERS = [name for name in MODULES if name != "duetto.algorithms.common"]
 
