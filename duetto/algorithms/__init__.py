@@ -7,6 +7,7 @@ from duetto.algorithms.ditto import ditto
 from duetto.algorithms.dsfl import dsfl
 from duetto.algorithms.duet import duet
 from duetto.algorithms.fedadg import fedadg
+from duetto.algorithms.fedagg import fedagg
 from duetto.algorithms.fedavg import fedavg
 from duetto.algorithms.fedavg_ft import fedavg_ft
 from duetto.algorithms.fedavgm import fedavgm
@@ -43,6 +44,7 @@ __all__ = [
     "fedadagrad",
     "fedadam",
     "fedadg",
+    "fedagg",
     "fedavg",
     "fedavg_ft",
     "fedavgm",

@@ -3,6 +3,7 @@
 from duetto.training.align import Align
 from duetto.training.augment import Affine, Crop
 from duetto.training.auto import Auto
+from duetto.training.bridge import Bridged, Heard
 from duetto.training.client import Client
 from duetto.training.cohort import Cohort
 from duetto.training.contrast import Contrast
@@ -31,6 +32,7 @@ __all__ = [
     "BatchNorm",
     "Body",
     "Bottom",
+    "Bridged",
     "Client",
     "Cohort",
     "Contrast",
@@ -44,6 +46,7 @@ __all__ = [
     "Full",
     "Gem",
     "Head",
+    "Heard",
     "Imitate",
     "Kept",
     "Lifelong",

@@ -18,6 +18,7 @@ import pytest
 from duetto import algorithms
 from duetto import tree as trees
 from duetto.models import Mlp
+from duetto.models.principal import principal
 from duetto.policies import Everyone, Uniform
 from duetto.protocols import rounds
 from duetto.simulation.engine import Log, Saved, simulate
@@ -43,10 +44,14 @@ OWN: dict[str, Mapping[str, Any]] = {
     "pfedme": {"lam": 2.0, "eta": 0.2},
 }
 PUBLIC = np.random.default_rng(4).normal(size=(6, 3)).astype(np.float32)
+CODER = principal(PUBLIC, 2)
 BUILT: dict[str, Callable[[Any], Algorithm]] = {
     "dc_ccl": lambda build: build(NET, PARAMS, (OTHER, OTHER.init(1)), PUBLIC, control=NET, lr=0.1, epochs=1),
     "dccl": lambda build: build(NET, PARAMS, Rows(PUBLIC, np.arange(6) % 2), lr=0.1, epochs=1),
     "dsfl": lambda build: build((NET, OTHER), len(PUBLIC), lr=0.1, epochs=1),
+    "fedagg": lambda build: build(
+        (NET, OTHER, Mlp((3,), 2, (8,))), (("ann", "ben"), ("eve",)), CODER, bridge=3, lr=0.1, epochs=1
+    ),
     "feddf": lambda build: build((NET, OTHER), PUBLIC, lr=0.1, epochs=1),
     "fedmd": lambda build: build((NET, OTHER), len(PUBLIC), lr=0.1, epochs=1),
     "slow_fast": lambda build: build(
@@ -60,7 +65,7 @@ APART = {"LoraClient", "HalfLoraClient", "DesignClient", "LogitsClient", "PatchC
 APART |= {"ControlledClient", "DuetClient", "AlignedClient"}
 MANY = {"DesignClient", "LogitsClient", "ProbabilitiesClient"}  # devices have networks of several designs
 # The cloud learns by itself, or what is learned is more than a network.
-MANY |= {"PatchClient", "DuetClient", "FastClient", "AlignedClient"}
+MANY |= {"PatchClient", "DuetClient", "FastClient", "AlignedClient", "Bridged"}
 MODULES = sorted(info.name for info in pkgutil.iter_modules(algorithms.__path__, "duetto.algorithms."))
 PAPERS = [name for name in MODULES if name != "duetto.algorithms.common"]
 
@@ -95,7 +100,12 @@ def data(user: str) -> Rows:
 def memory() -> dict[str, Any]:
     """What a device was taught: the first four rows."""
     logits = np.array([[2.0, -1.0], [-0.5, 1.5], [0.2, 0.3], [-1.0, 3.0]], np.float32)
-    return {"params": PARAMS, "lessons": {"rows": np.arange(4), "logits": logits}, "public": PUBLIC}
+    return {
+        "params": PARAMS,
+        "lessons": {"rows": np.arange(4), "logits": logits},
+        "public": PUBLIC,
+        "autoencoder": CODER,
+    }
 
 
 def lived(algorithm: Algorithm, steps: int = 2, seed: int = 0, **more: Any) -> Log:
