@@ -32,7 +32,9 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Clustered": ["ifca"],
     "Contrastive": ["moon"],
     "Heterogeneous devices": ["heterofl", "fedrolex", "feddf", "fedmd", "dsfl"],
-    "Pairs of device and cloud": ["dccl", "dc_ccl", "duet"],
+    "Pairs of device and cloud": ["dccl", "dc_ccl", "slow_fast", "duet"],
+    "Device, edge and cloud": ["fedagg"],
+    "Domains": ["fedadg"],
     "Few parameters (PEFT)": ["fedlora", "ffa_lora"],
 }
 """What a reader looks for together; an algorithm that is named nowhere stands among the others."""
@@ -72,7 +74,8 @@ Nothing here says how well a method learns; the log does.
   {own:,} are parameters, the others names, a weight and the mean loss. "About" is where bytes depend on values. Behind
   it, how many times FedAvg's with the same network.
 - **Keeps**: bytes that a device remembers from one round to the next, beside its data, the parameters that came last,
-  and the {held:,} bytes of public inputs that it has from the beginning for FedMD and DS-FL.
+  and what it has from the beginning: {held:,} bytes of public inputs for FedMD and DS-FL, {coder:,} of an autoencoder
+  for FedAgg.
 - **Device**: what a device computes in a round, in FedAvg's (here {flops:,} operations: over each row forward and
   back). Counted, not timed: products of matrices and convolutions, not steps, activations and sums. In brackets the
   first round, where it is another one.
@@ -152,6 +155,7 @@ def _frame() -> str:
         up=plain.up_bytes,
         own=sum(leaf.nbytes for _, leaf in trees.leaves(here.params)),
         held=here.public.nbytes,
+        coder=sum(leaf.nbytes for _, leaf in trees.leaves(here.more["autoencoder"])),
         flops=plain.flops,
     )
 
@@ -186,7 +190,7 @@ def _times(flops: int, plain: int, other: int, told: bool) -> str:
 
 def _told(entry: Entry, log: str) -> str:
     said = entry.said
-    of = ", ".join(f"`{name}={value!r}`" for name, value in entry.numbers.items())
+    of = ", ".join(f"`{name}={_value(value)}`" for name, value in entry.numbers.items())
     beside = (
         [f"on `{_short(entry.net)}`, {entry.net.parameters:,} parameters"] if entry.net != network("fedavg") else []
     )
@@ -240,6 +244,11 @@ def _links(headings: Sequence[str]) -> str:
 
 def _slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _value(value: Any) -> str:
+    nets = isinstance(value, tuple) and all(isinstance(each, Net) for each in value)
+    return f"({', '.join(map(_short, value))})" if nets else repr(value)
 
 
 def _short(net: Any) -> str:

@@ -16,10 +16,12 @@ import numpy as np
 from duetto import algorithms
 from duetto import tree as trees
 from duetto.errors import ConfigError
-from duetto.models import Mlp, Net, Residual
+from duetto.models import Conv, Mlp, Net, Residual
+from duetto.models.principal import principal
 from duetto.programs import federated, personal
 from duetto.programs.given import Given, built
 from duetto.protocols import rounds
+from duetto.protocols.tiers import DOWN, UP
 from duetto.simulation.engine import simulate
 from duetto.simulation.fleet import fleet
 from duetto.tasks import load
@@ -30,7 +32,11 @@ from duetto.types import Key, Local, Party, Rows, Skill
 TASK, SEED, DEVICES = "digits", 0, 2
 COMMON: Mapping[str, Any] = {"lr": 0.05, "epochs": 1, "batch_size": 16}
 
-NUMBERS: Mapping[str, Mapping[str, Any]] = {"heterofl": {"levels": (0.5,)}, "fedrolex": {"levels": (0.5,)}}
+NUMBERS: Mapping[str, Mapping[str, Any]] = {
+    "fedagg": {"nets": (Conv((1, 8, 8), 10, (8, 16)), Mlp((1, 8, 8), 10, (64,)), Mlp((1, 8, 8), 10, (256,)))},
+    "fedrolex": {"levels": (0.5,)},
+    "heterofl": {"levels": (0.5,)},
+}
 """Numbers of an algorithm's own, where no comparison has it and they have no default."""
 
 NETS: Mapping[str, Net] = {
@@ -114,7 +120,9 @@ def given(net: Net) -> Given:
     known = [task.rows(user) for user in task.users["calibration"][:2]]
     x, y = (np.concatenate([getattr(rows, column) for rows in known]) for column in ("x", "y"))
     x = np.asarray(x, np.float32)
-    return Given(net, net.init(SEED), (net,), x, Rows(x, y), (task.large, task.large.init(SEED)), net)
+    cloud = task.large, task.large.init(SEED)
+    more = {"slow": cloud, "edges": (tuple(task.users["device"][:DEVICES]),), "autoencoder": principal(x, 16)}
+    return Given(net, net.init(SEED), (net,), x, Rows(x, y), cloud, net, more)
 
 
 @cache
@@ -125,7 +133,7 @@ def spent(name: str, net: Net) -> Spent:
         ConfigError: it asks for something that is not here, or a device failed.
     """
     task, here = load(TASK, SEED), given(net)
-    users, before = task.users["device"][:DEVICES], {"public": here.public}
+    users, before = task.users["device"][:DEVICES], {"public": here.public, "autoencoder": here.more["autoencoder"]}
     totals: list[int] = []
     with counting() as flops:
         algorithm = built(name, here, **COMMON, **numbers(name))
@@ -141,10 +149,10 @@ def spent(name: str, net: Net) -> Spent:
         raise ConfigError(f"{name}: {failed[0]}", "mend it, or what it is given (programs/two_rounds.py)")
     devices = [log.memory[user] for user in users]
     first, second = (sum(int(each["flops"][step]) for each in devices) for step in (0, 1))
-    cost = log.records[1].cost
+    cost, told = log.records[1].cost, log.records[1].metrics  # one edge at most, whose bytes are no device's
     return Spent(
-        up_bytes=cost.up_bytes // DEVICES,
-        down_bytes=cost.down_bytes // DEVICES,
+        up_bytes=(cost.up_bytes - int(told.get(UP, 0))) // DEVICES,
+        down_bytes=(cost.down_bytes - int(told.get(DOWN, 0))) // DEVICES,
         kept_bytes=sum(_nbytes(each, {"flops", *before}) for each in devices) // DEVICES,
         flops=second // DEVICES,
         first_flops=first // DEVICES,

@@ -1,7 +1,9 @@
 """Local training: what a client declares, and the executors that do it."""
 
+from duetto.training.align import Align
 from duetto.training.augment import Affine, Crop
 from duetto.training.auto import Auto
+from duetto.training.bridge import Bridged, Heard
 from duetto.training.client import Client
 from duetto.training.cohort import Cohort
 from duetto.training.contrast import Contrast
@@ -25,10 +27,12 @@ from duetto.training.views import BatchNorm, Body, Full, Head, Masked, last_laye
 __all__ = [
     "Adam",
     "Affine",
+    "Align",
     "Auto",
     "BatchNorm",
     "Body",
     "Bottom",
+    "Bridged",
     "Client",
     "Cohort",
     "Contrast",
@@ -42,6 +46,7 @@ __all__ = [
     "Full",
     "Gem",
     "Head",
+    "Heard",
     "Imitate",
     "Kept",
     "Lifelong",

@@ -18,6 +18,7 @@ import pytest
 from duetto import algorithms
 from duetto import tree as trees
 from duetto.models import Mlp
+from duetto.models.principal import principal
 from duetto.policies import Everyone, Uniform
 from duetto.programs.given import Given, built
 from duetto.protocols import rounds
@@ -32,6 +33,7 @@ PARAMS = NET.init(0)
 USERS = {"ann": 5, "ben": 9, "eve": 4}
 OWN: dict[str, Mapping[str, Any]] = {
     "ditto": {"lam": 0.1},
+    "fedagg": {"nets": (NET, OTHER, Mlp((3,), 2, (8,))), "bridge": 3},
     "fedadagrad": {"server_lr": 0.03},
     "fedadam": {"server_lr": 0.03},
     "feddyn": {"alpha": 0.1},
@@ -44,16 +46,20 @@ OWN: dict[str, Mapping[str, Any]] = {
     "pfedme": {"lam": 2.0, "eta": 0.2},
 }
 PUBLIC = np.random.default_rng(4).normal(size=(6, 3)).astype(np.float32)
-GIVEN = Given(NET, PARAMS, (NET, OTHER), PUBLIC, Rows(PUBLIC, np.arange(6) % 2), (OTHER, OTHER.init(1)), NET)
+CODER = principal(PUBLIC, 2)
+CLOUD = (OTHER, OTHER.init(1))
+MORE = {"slow": CLOUD, "edges": (("ann", "ben"), ("eve",)), "autoencoder": CODER}
+GIVEN = Given(NET, PARAMS, (NET, OTHER), PUBLIC, Rows(PUBLIC, np.arange(6) % 2), CLOUD, NET, MORE)
 BUILT: dict[str, Callable[[Any], Algorithm]] = {
     "taught": lambda build: build(
         Client(NET, (Distil(1.0, 1.0),), SGD(0.1), 1, 4, lessons="lessons"), PARAMS, cohort=Everyone()
     ),
 }
 APART = {"LoraClient", "HalfLoraClient", "DesignClient", "LogitsClient", "PatchClient", "ProbabilitiesClient"}
-APART |= {"ControlledClient", "DuetClient"}
+APART |= {"ControlledClient", "DuetClient", "AlignedClient"}
 MANY = {"DesignClient", "LogitsClient", "ProbabilitiesClient"}  # devices have networks of several designs
-MANY |= {"PatchClient", "DuetClient"}  # the cloud learns by itself, or what is learned is more than a network
+# The cloud learns by itself, or what is learned is more than a network.
+MANY |= {"PatchClient", "DuetClient", "FastClient", "AlignedClient", "Bridged"}
 MODULES = sorted(info.name for info in pkgutil.iter_modules(algorithms.__path__, "duetto.algorithms."))
 PAPERS = [name for name in MODULES if name != "duetto.algorithms.common"]
 
@@ -88,7 +94,12 @@ def data(user: str) -> Rows:
 def memory() -> dict[str, Any]:
     """What a device was taught: the first four rows."""
     logits = np.array([[2.0, -1.0], [-0.5, 1.5], [0.2, 0.3], [-1.0, 3.0]], np.float32)
-    return {"params": PARAMS, "lessons": {"rows": np.arange(4), "logits": logits}, "public": PUBLIC}
+    return {
+        "params": PARAMS,
+        "lessons": {"rows": np.arange(4), "logits": logits},
+        "public": PUBLIC,
+        "autoencoder": CODER,
+    }
 
 
 def lived(algorithm: Algorithm, steps: int = 2, seed: int = 0, **more: Any) -> Log:
