@@ -51,6 +51,7 @@ BESIDE: Mapping[str, str] = {
     "duetto.training.lwf": "LwF",
     "duetto.training.gem": "A-GEM",
     "duetto.training.pseudo": "pseudo-labels",
+    "duetto.training.adabn": "AdaBN",
 }
 """Methods that are no algorithm of ``duetto.algorithms``, and what the log calls them."""
 

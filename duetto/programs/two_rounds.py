@@ -16,7 +16,7 @@ import numpy as np
 from duetto import algorithms
 from duetto import tree as trees
 from duetto.errors import ConfigError
-from duetto.models import Conv, Mlp, Net, Residual
+from duetto.models import Conv, Mlp, Net
 from duetto.models.principal import principal
 from duetto.programs import federated, personal
 from duetto.programs.given import Given, built
@@ -40,7 +40,7 @@ NUMBERS: Mapping[str, Mapping[str, Any]] = {
 """Numbers of an algorithm's own, where no comparison has it and they have no default."""
 
 NETS: Mapping[str, Net] = {
-    "fedbn": Residual((1, 8, 8), 10, (8, 16), 1),
+    "fedbn": Conv((1, 8, 8), 10, (8, 16), norm="batch"),
     "fedlora": Mlp((1, 8, 8), 10, (64, 64)),
     "ffa_lora": Mlp((1, 8, 8), 10, (64, 64)),
 }

@@ -1,5 +1,6 @@
 """Local training: what a client declares, and the executors that do it."""
 
+from duetto.training.adabn import AdaBn
 from duetto.training.align import Align
 from duetto.training.augment import Affine, Crop
 from duetto.training.auto import Auto
@@ -25,6 +26,7 @@ from duetto.training.vertical import Bottom, Top
 from duetto.training.views import BatchNorm, Body, Full, Head, Masked, last_layer
 
 __all__ = [
+    "AdaBn",
     "Adam",
     "Affine",
     "Align",
