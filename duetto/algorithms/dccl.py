@@ -5,8 +5,8 @@ keeps the model as it is and learns ``size`` numbers, which move its last layer 
 (drawn by a seed here; the paper learns them beforehand). MoMoDistill: the cloud trains its model on its own labelled
 rows, and to say what the patched models say on average, ``alpha`` being the share of the labels.
 
-Up: the patch. Down: the model. Stays: the device's data; its patch is remembered, and answers with it. The cloud's
-rows are the cloud's. A patch tells about its user: the cloud sees each of them.
+Up: the patch, which tells about its user: the cloud sees each of them. Down: the model. Stays: the data; the patch is
+remembered, too, and answers with the model.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Marfoq, Neglia, Kameni, Vidal: Personalized Federated Learning through Local Mem
 FedAvg's. A device remembers the features of its rows, as the last layer reads them, and labels; the nearest ``k`` vote
 with ``e^(-distance/scale)``, and the votes are ``lam`` of the answer. ``lam = 0`` is FedAvg. The features are of the
 parameters that the device was last sent when it trained.
+
+Up: the change of the parameters. Down: the parameters. Stays: the data, and the features and labels of its rows.
 """
 
 from __future__ import annotations
