@@ -69,12 +69,12 @@ class Slow(ServerUpdate[Tree]):
         state, fast, x = {**state, "step": state["step"] + 1}, trees.add(params, collected), self.rows.x
         if state["step"] % self.every:
             return state, fast
-        fine, coarse = self.teacher.net.logits, self.pupil.net.logits
-        prior, first = (coarse(trees.map(np.float32, each), x) for each in (state["prior"], fast))
+        fine, net = self.teacher.net.logits, self.pupil.net
+        prior, first = (net.logits(trees.map(np.float32, each), x) for each in (state["prior"], fast))
         said = fine(state["slow"], x)
         lessons = {"x": x, "y": self.rows.y, "teacher": said + first - prior}
         slow = sequential.run(self.teacher, {"params": state["slow"]}, lessons, (*key, "slow")).params
-        after = distilled(self.pupil, self.pupil.net, fast, x, prior + fine(slow, x) - said, (*key, "prior"))
+        after = distilled(self.pupil, net, fast, x, prior + fine(slow, x) - said, (*key, "prior"))
         return {**state, "slow": slow, "prior": after}, after
 
 
@@ -91,9 +91,9 @@ def slow_fast(
     passes: int = 1,
     **common: Unpack[Common],
 ) -> Algorithm:
-    """Slow-fast: ``params`` are the first prior; ``slow`` makes so many ``passes`` over the cloud's ``rows`` at a time.
-    With no passes, no trust and all rows the newest it is FedAvg + fine-tuning."""
+    """Slow-fast from a first prior; with no ``passes`` in the cloud, no trust and all rows it is FedAvg + fine-tuning."""
     positive(newest=newest, every=every)
     teacher = Client(slow[0], (CrossEntropy(0.5), Distil(0.5, 1.0)), Adam(1e-3), passes, 32)
-    server = Slow(slow[1], rows, teacher, replace(teacher, net=net, loss=(Distil(1.0, 1.0),)), every)
+    pupil = replace(teacher, net=net, loss=(Distil(1.0, 1.0),), optimiser=Adam(2e-4))  # gently: it is small
+    server = Slow(slow[1], rows, teacher, pupil, every)
     return variant(net, params, server, partial(FastClient, newest=newest), (Distil(trust, 1.0),), **common)
