@@ -91,7 +91,7 @@ def slow_fast(
     passes: int = 1,
     **common: Unpack[Common],
 ) -> Algorithm:
-    """Slow-fast from a first prior; with no ``passes`` in the cloud, no trust and all rows it is FedAvg + fine-tuning."""
+    """Slow-fast from a first prior; with no ``passes`` in the cloud, no trust and all rows, FedAvg + fine-tuning."""
     positive(newest=newest, every=every)
     teacher = Client(slow[0], (CrossEntropy(0.5), Distil(0.5, 1.0)), Adam(1e-3), passes, 32)
     pupil = replace(teacher, net=net, loss=(Distil(1.0, 1.0),), optimiser=Adam(2e-4))  # gently: it is small
