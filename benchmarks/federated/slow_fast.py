@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--cohort", type=int, default=30)
     parser.add_argument("--every", type=int, default=2)
     parser.add_argument("--rows", type=int, default=20_000, help="of the cloud")
-    parser.add_argument("--newest", type=float, default=0.5)
-    parser.add_argument("--trust", type=float, nargs="*", default=[0.5])
+    parser.add_argument("--newest", type=float, nargs="*", default=[0.5, 1.0])
+    parser.add_argument("--trust", type=float, default=0.5)
     args = parser.parse_args()
     for seed in args.seeds:
         measured(seed, args)
@@ -69,15 +69,15 @@ def measured(seed: int, args: Any) -> None:
     plain = fedavg_ft(task.small, small, **how)
     log = lived(plain, devices, args.rounds, seed)
     told(shown, "fedavg", task.small, plain, log.memory["cloud"]["params"], devices, seed)
-    for trust in args.trust:
+    for newest in args.newest:
         both = slow_fast(
-            task.small, small, (task.large, large), cloud, newest=args.newest, trust=trust, every=args.every, **how
+            task.small, small, (task.large, large), cloud, newest=newest, trust=args.trust, every=args.every, **how
         )
         log = lived(both, devices, args.rounds, seed)
         server: Any = both.server
         slow = log.memory["cloud"]["rounds"]["server"]["slow"]
-        shown(f"large, slow-fast {trust:g}", lambda x, slow=slow: task.large.logits(slow, x))
-        told(shown, f"slow-fast {trust:g}", task.small, both, log.memory["cloud"]["params"], devices, seed)
+        shown(f"large, slow-fast {newest:g}", lambda x, slow=slow: task.large.logits(slow, x))
+        told(shown, f"slow-fast {newest:g}", task.small, both, log.memory["cloud"]["params"], devices, seed)
     labels = replace(server.teacher, loss=(CrossEntropy(),))
     on = large
     for step in range(args.rounds // args.every):

@@ -3,10 +3,9 @@
 Chen, Yao, Wang, Jia, Han, Zhang, Yang: MC2-SF: Slow-Fast Learning for Mobile-Cloud Collaborative Recommendation, 2021.
 The paper's: the cloud's model is the slow component and the device's the fast one, by how often each sees what a user
 does; they tell each other prior and privileged knowledge. Ours, its details not being at hand, is what they tell. The
-prior is a network of the fast one's size that says what the slow one says; a device goes on from it with its newest
-rows, ``trust`` holding it near the prior's answers. The feedback is what this changes on average: each ``every`` rounds
-the slow model learns the labels of the cloud's rows, and to answer there as it did, moved by how the mean fast model
-differs from the last prior. From that the next prior is distilled.
+prior is a small network; a device goes on from it with its newest rows, ``trust`` holding it near the prior's answers.
+Each ``every`` rounds the cloud learns on its rows: the slow model their labels, and to answer as it did, moved by how
+the mean fast model's answers differ from the last prior's; then the prior to answer as it did, moved as the slow one's.
 Up: the fast model's change, of which only the mean is read; it tells of a user's newest rows. Down: the prior.
 Stays: the rows, and each user's fast model, which answers there; the slow model and its rows, in the cloud.
 """
@@ -70,12 +69,13 @@ class Slow(ServerUpdate[Tree]):
         state, fast, x = {**state, "step": state["step"] + 1}, trees.add(params, collected), self.rows.x
         if state["step"] % self.every:
             return state, fast
-        now, before = (self.pupil.net.logits(trees.map(np.float32, each), x) for each in (fast, state["prior"]))
-        moved = self.teacher.net.logits(state["slow"], x) + now - before
-        lessons = {"x": x, "y": self.rows.y, "teacher": moved}
+        fine, net = self.teacher.net.logits, self.pupil.net
+        prior, first = (net.logits(trees.map(np.float32, each), x) for each in (state["prior"], fast))
+        said = fine(state["slow"], x)
+        lessons = {"x": x, "y": self.rows.y, "teacher": said + first - prior}
         slow = sequential.run(self.teacher, {"params": state["slow"]}, lessons, (*key, "slow")).params
-        prior = distilled(self.pupil, self.pupil.net, fast, x, self.teacher.net.logits(slow, x), (*key, "prior"))
-        return {**state, "slow": slow, "prior": prior}, prior
+        after = distilled(self.pupil, net, fast, x, prior + fine(slow, x) - said, (*key, "prior"))
+        return {**state, "slow": slow, "prior": after}, after
 
 
 @spelled_out
@@ -91,9 +91,9 @@ def slow_fast(
     passes: int = 1,
     **common: Unpack[Common],
 ) -> Algorithm:
-    """Slow-fast: ``params`` are the first prior; ``slow`` makes so many ``passes`` over the cloud's ``rows`` at a time.
-    With no passes, no trust and all rows the newest it is FedAvg + fine-tuning."""
+    """Slow-fast from a first prior; with no ``passes`` in the cloud, no trust and all rows, FedAvg + fine-tuning."""
     positive(newest=newest, every=every)
     teacher = Client(slow[0], (CrossEntropy(0.5), Distil(0.5, 1.0)), Adam(1e-3), passes, 32)
-    server = Slow(slow[1], rows, teacher, replace(teacher, net=net, loss=(Distil(1.0, 1.0),)), every)
+    pupil = replace(teacher, net=net, loss=(Distil(1.0, 1.0),), optimiser=Adam(2e-4))  # gently: it is small
+    server = Slow(slow[1], rows, teacher, pupil, every)
     return variant(net, params, server, partial(FastClient, newest=newest), (Distil(trust, 1.0),), **common)

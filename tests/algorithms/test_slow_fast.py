@@ -69,7 +69,9 @@ def test_a_prior_goes_down_and_what_it_missed_moves_the_slow_model(problem: Any,
     lessons = {"x": CLOUD.x, "y": CLOUD.y, "teacher": LARGE.logits(SLOW, CLOUD.x) + missed}
     key = (3, "round", 1, "server")
     slow = sequential.run(server.teacher, {"params": SLOW}, lessons, (*key, "slow")).params
-    prior = distilled(server.pupil, NET, now, CLOUD.x, LARGE.logits(slow, CLOUD.x), (*key, "prior"))
+    moved = LARGE.logits(slow, CLOUD.x) - LARGE.logits(SLOW, CLOUD.x)
+    said = NET.logits(single(params), CLOUD.x) + moved
+    prior = distilled(server.pupil, NET, now, CLOUD.x, said, (*key, "prior"))
     state = log.memory["cloud"]["rounds"]["server"]
     close(state["slow"], slow)
     close(state["prior"], prior)

@@ -10,6 +10,7 @@ import torch
 from duetto import tree as trees
 from duetto.errors import ConfigError
 from duetto.models import Conv, stage
+from duetto.models.narrow import cut, narrowed, window
 from duetto.models.norm import Norm
 from duetto.training import SGD, Client, Cohort, CrossEntropy, Sequential, sequential
 from duetto.training.cohort.executor import why_not
@@ -90,6 +91,18 @@ def test_it_can_be_cut() -> None:
     example = torch.from_numpy(X[:2])
     net = stage(module, example)
     assert len(net.stages) > 1
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_narrower_one_keeps_the_statistics_of_its_channels(offset: int) -> None:
+    wide = Conv((1, 8, 8), 3, (4, 2), norm="batch")
+    params: Any = wide.init(0)
+    params["1"] = {name: np.arange(4, dtype=np.float32) for name in params["1"]}
+    thin: Any = cut(params, window(wide, 0.5, offset))
+    assert trees.spec(thin) == trees.spec(narrowed(wide, 0.5).init(0))
+    for leaf in thin["1"].values():
+        np.testing.assert_array_equal(leaf, [offset, offset + 1])
+    np.testing.assert_array_equal(thin["0"]["weight"], params["0"]["weight"][offset : offset + 2])
 
 
 def test_what_a_server_made_negative_is_no_variance() -> None:
