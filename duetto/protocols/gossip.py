@@ -20,7 +20,7 @@ told the whole copy next.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -77,7 +77,7 @@ class Tell(Skill):
 
 
 def gossip(
-    client: Skill,
+    client: Skill | Callable[[int], Skill],
     params: Tree,
     *,
     weights: Weights,
@@ -97,7 +97,8 @@ def gossip(
     and :class:`Tell`.
 
     Args:
-        client: trains from ``{"params"}``, gives ``{"delta"}``; what it weighs its answer with does not count.
+        client: trains from ``{"params"}``, gives ``{"delta"}``; what it weighs its answer with does not count. Or what
+            gives it by step.
         params: what everybody starts from.
         weights: who listens to whom and how much, see :func:`~duetto.protocols.graphs.metropolis`; a device reads its
             own row only.
@@ -126,6 +127,9 @@ def gossip(
         raise ConfigError(f"gamma={gamma}", "use a number above 0, at most 1, or None")
     tell = Coded(Tell(), there=codec)
 
+    def at(step: int) -> Skill:
+        return client if isinstance(client, Skill) else client(step)
+
     async def role(me: Peer, neighbours: Mapping[str, Peer], local: Local) -> AsyncIterator[Record]:
         row = weights.get(me.name, {})
         if set(row) != {me.name, *neighbours}:
@@ -143,7 +147,7 @@ def gossip(
         for step in range(int(state["step"]), steps):
             key: Key = (seed, "round", step)
             own = local.memory["params"]
-            trained = read(await me.ask(client, {"params": own}, key=(*key, me.name)), lambda tree: tree)
+            trained = read(await me.ask(at(step), {"params": own}, key=(*key, me.name)), lambda tree: tree)
             model = own if trained.tree is None else trees.add(own, trained.tree)
             news = {"params": model} if gamma is None else {"moved": trees.subtract(model, public)}
             _, message = codec.encode(codec.init(), {"step": np.int64(step), **news}, (*key, me.name, "tell"))

@@ -52,7 +52,7 @@ class Once(Skill):
         return local, {"delta": {"w": local.data[0] * (key[2] == 0)}, "weight": np.float64(1), "metrics": {}}
 
 
-def gossiped(graph: Any, client: Skill = Pull(), steps: int = 5, **more: Any) -> Log:
+def gossiped(graph: Any, client: Any = Pull(), steps: int = 5, **more: Any) -> Log:
     """A run of gossip in a fleet of phones."""
     given: dict[str, Any] = {"weights": metropolis(graph), "aggregator": Mean(), "gate": Gate(norm=None), **more}
     role = gossip(client, START, steps=steps, **given)
@@ -88,6 +88,12 @@ def test_models_are_trained_and_mixed_by_the_weights(graph: Any) -> None:
     assert mine[-1].metrics["first"] == models(log)[2, 0]
     assert {record.metrics["loss"] for record in mine} == {2.0}
     assert log.memory["u0"].keys() == {"params", "gossip"}
+
+
+def test_a_client_may_change_from_step_to_step() -> None:
+    """Nobody trains in the first two rounds of five, in which models are all the same."""
+    log = gossiped(ring(USERS), lambda step: Pull(bad=tuple(USERS) if step < 2 else ()))
+    np.testing.assert_allclose(models(log), by_hand(ring(USERS), 3), rtol=1e-12)
 
 
 def test_a_message_costs_both_ends_and_training_costs_no_bytes() -> None:
