@@ -280,7 +280,7 @@ def choose(seed: int, given: argparse.Namespace) -> None:
         for lr in (0.03, 0.1, 0.3, 1.0):
             params, _ = lived(tuning(here, given, lr=lr, epochs=1), here, given.rounds, seed)
             told(f"FedAvg lr {lr}", scores(plain, {"params": params}, fresh, here.held))
-        for alpha, lr in itertools.product((0.1, 0.5, 0.9), (0.003, 0.01, 0.03)):
+        for alpha, lr in itertools.product((0.1, 0.5, 0.9), (0.01, 0.1, 0.3)):
             changed = argparse.Namespace(**{**vars(given), "alpha": alpha, "cloud_lr": lr})
             params, _ = lived(patching(here, changed, epochs=given.round_epochs), here, given.rounds, seed)
             told(f"cloud after alpha {alpha} lr {lr}", scores(plain, {"params": params}, fresh, here.held))

@@ -11,8 +11,8 @@ model, and of gossip the mean over the devices' models, the worst of them, and w
 many megabytes the devices' mean is first within a point of float32 federated averaging's last accuracy, which is looked
 at about forty times. ``--lr`` is one for all, unless ``--peer-lr`` is another for gossip.
 
-On other wires than float32 gossip tells differences to public copies (CHOCO-SGD); federated averaging's way up has error
-feedback, and what is sparse up is int8 down, where nothing can be remembered.
+On other wires than float32 gossip tells differences to public copies (CHOCO-SGD); federated averaging's way up has
+error feedback, and what is sparse up is int8 down, where nothing can be remembered.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ GRAPHS: dict[str, Any] = {
     "random 4-regular": lambda users, seed: graphs.regular(users, 4, seed),
     "complete": lambda users, seed: graphs.complete(users),
 }
+INT8 = Chain((codecs.Quantise(8), codecs.Zstd()))
 WIRES: dict[str, tuple[Codec[Any], Codec[Any], float | None]] = {
     "float32": (Chain(), Chain(), None),
-    "int8": (codecs.Quantise(8), codecs.Quantise(8), 1.0),
-    "top20%": (Chain((codecs.TopK(0.2), codecs.Quantise(8))), codecs.Quantise(8), 0.6),
-    "top10%": (Chain((codecs.TopK(0.1), codecs.Quantise(8))), codecs.Quantise(8), 0.4),
-    "top5%": (Chain((codecs.TopK(0.05), codecs.Quantise(8))), codecs.Quantise(8), 0.2),
+    "int8": (INT8, INT8, 1.0),
+    "top10%": (Chain((codecs.TopK(0.1), codecs.Quantise(8), codecs.Zstd(19))), INT8, 0.5),
+    "sign": (Chain((codecs.Sign(), codecs.Zstd(19))), INT8, 0.5),
 }
 """Between devices and up, down to devices, and gossip's gamma (chosen on seed 9)."""
 
