@@ -170,6 +170,7 @@ def test_who_missed_a_difference_is_told_the_whole_copy() -> None:
             aggregator=Mean(),
             gate=Gate(norm=None),
             steps=4,
+            codec=Quantise(8),
             gamma=1.0,
             deadline=5.0,
         )
