@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from duetto.errors import ConfigError
 from duetto.transport.files import alone
 from duetto.transport.identity import Authority, Credentials
 
+_LOG = logging.getLogger(__name__)
 DAYS = 90.0  # that a server's certificate holds
 
 
@@ -66,8 +68,14 @@ class Site:
 
     @property
     def credentials(self) -> Credentials:
-        """The server's."""
-        return Credentials.load(self.folder / "server")
+        """The server's. A certificate that does not hold by this machine's clock is told, and shown all the same:
+        devices judge it by theirs, and a clock that jumps must not end a service."""
+        try:
+            return Credentials.load(self.folder / "server")
+        except ConfigError as fault:
+            held = Credentials.load(self.folder / "server", current=False)
+            _LOG.warning("%s", fault)
+            return held
 
     @cached_property
     def engine(self) -> sql.Engine:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,16 @@ def test_processes_that_begin_together_make_one(tmp_path: Path) -> None:
     said = [each.communicate(timeout=120)[0] for each in started]
     assert [each.returncode for each in started] == [0, 0, 0]
     assert len(set(said)) == 1
+
+
+@pytest.mark.parametrize("days", [-1000, 1000])
+def test_a_clock_that_is_wrong_ends_no_service(days: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    site = Site(tmp_path).begin()
+    then = datetime.now(UTC) + timedelta(days=days)
+    made = site.authority.server(("localhost",), 90, now=then)
+    made.save(tmp_path / "server")
+    assert site.credentials == made
+    assert "mend the clock" in caplog.text
 
 
 def test_only_files_of_the_releases_are_given_out(tmp_path: Path) -> None:
