@@ -59,7 +59,19 @@ Beside an algorithm's own numbers: ``last_epochs`` and ``last_lr`` of the last t
 ``keeps`` the change that it would have sent. Where it does not, only what stays on a device is trained last.
 """
 
-CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {}
+CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "activity": {
+        "fedavg": {"lr": 0.3},
+        AGAINST: {"lr": 0.3, "last_epochs": 10, "last_lr": 0.3},
+        "fedper": {"lr": 0.3, "keeps": False, "last_epochs": 10, "last_lr": 0.09},
+        "fedrep": {"lr": 0.3, "head_epochs": 1, "keeps": False, "last_epochs": 10, "last_lr": 0.3},
+        "fedbn": {"lr": 0.3},
+        "lg_fedavg": {"lr": 0.3, "keeps": False, "last_epochs": 3, "last_lr": 0.3},
+        "ditto": {"lr": 0.3, "lam": 0.03, "last_epochs": 10, "last_lr": 0.09},
+        "reptile": {"lr": 0.3, "epsilon": 1.0, "last_epochs": 10, "last_lr": 0.3},
+        "knn_per": {"lr": 0.3, "k": 5, "scale": 0.3, "last_epochs": 0},
+    },
+}
 """Task -> method -> what tuning chose, over :data:`METHODS`: on the tuning people, who are in no reported world."""
 
 TOGETHER: Mapping[str, int] = {"ratings": 5, "shakespeare": 1}
@@ -354,10 +366,10 @@ def lines(found: Sequence[Outcome]) -> list[Line]:
         values = [statistic(each) for each in found if each.name == name and each.users.get(group)]
         return float(np.mean(values)) if values else np.nan
 
-    def more(name: str) -> dict[str, float]:
-        return {"cold": mean(name, "cold", cold), "gauc": mean(name, "auc", gauc)}
-
-    return [Line(**vars(line), **more(line.name)) for line in federated.lines(found, AGAINST)]
+    return [
+        Line(**vars(line), cold=mean(line.name, "cold", cold), gauc=mean(line.name, "auc", gauc))
+        for line in federated.lines(found, AGAINST)
+    ]
 
 
 def result(what: Comparison, name: str, found: Sequence[Outcome]) -> Result:
