@@ -73,6 +73,7 @@ CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "per_fedavg": {"lr": 0.3, "alpha": 0.15, "last_epochs": 10, "last_lr": 0.09},
         "apfl": {"lr": 0.3, "alpha": 0.5, "keeps": True, "last_epochs": 10, "last_lr": 0.3},
         "ifca": {"lr": 0.3, "k": 2, "keeps": True, "last_epochs": 10, "last_lr": 0.3},
+        "moon": {"lr": 0.3, "mu": 0.1, "keeps": True, "last_epochs": 10, "last_lr": 0.3},
         "knn_per": {"lr": 0.3, "k": 5, "scale": 0.3, "last_epochs": 0},
     },
     "ratings": {
@@ -85,13 +86,17 @@ CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "ditto": {"lr": 1.0, "lam": 0.03, "last_epochs": 10, "last_lr": 0.3},
         "reptile": {"lr": 1.0, "epsilon": 1.0, "last_epochs": 10, "last_lr": 1.0},
         "knn_per": {"lr": 1.0, "k": 10, "scale": 3.0, "last_epochs": 0},
+        **{name: {"lr": 1.0} for name in ("pfedme", "per_fedavg", "apfl", "ifca", "moon")},  # only the rate
     },
     "shakespeare": {
         "fedavg": {"lr": 3.0},
         AGAINST: {"lr": 3.0, "last_epochs": 3, "last_lr": 0.09},
+        "fedper": {"lr": 3.0, "keeps": False, "last_epochs": 3, "last_lr": 0.3},
         "fedbn": {"lr": 3.0},
+        "ditto": {"lr": 3.0, "lam": 0.3, "last_epochs": 10, "last_lr": 0.09},
         "reptile": {"lr": 3.0, "epsilon": 1.0, "last_epochs": 10, "last_lr": 0.09},
         "knn_per": {"lr": 3.0, "k": 10, "scale": 3.0, "last_epochs": 0},
+        **{name: {"lr": 3.0} for name in ("fedrep", "lg_fedavg", "per_fedavg", "ifca", "moon")},  # only the rate
     },
 }
 """Task -> method -> what tuning chose, over :data:`METHODS`: on the tuning people, who are in no reported world."""
