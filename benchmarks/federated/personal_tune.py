@@ -74,12 +74,12 @@ def run(task: str, name: str, settings: personal.Settings, seed: int, own: Mappi
     """The score of each last training after one set of rounds: (people, sum of their accuracies)."""
     here = personal.world(task, settings, seed, tuning=True)
     executor = training.Auto()
-    first = personal.built(name, here, settings, {**own, **after[0]}, executor)
+    first = personal.built(name, here, settings, {**own, **after[0]}, executor, seed)
     log = federated.lived(name, here, settings, seed, first, lambda *told: None)
     found = []
     for last in after:
         both = {**own, **last}
-        made = personal.built(name, here, settings, both, executor)
+        made = personal.built(name, here, settings, both, executor, seed)
         held = {"held": personal.ready(made, log, here, settings, seed, both, ("held",))["held"]}
         mean = users.user_mean(personal.scored(here, held)["held"])
         found.append({"own": both, "people": len(here.train), "mean": float(mean)})

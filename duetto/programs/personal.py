@@ -229,7 +229,7 @@ def learn(
 ) -> Outcome:
     """Rounds of one method, the last training of all, and their answers."""
     own = {**METHODS.get(name, {}), **more}
-    made = built(name, here, settings, own, executor)
+    made = built(name, here, settings, own, executor, seed)
     began = time.perf_counter()
     log = federated.lived(name, here, settings, seed, made, progress)
     devices = ready(made, log, here, settings, seed, own)
@@ -237,11 +237,17 @@ def learn(
     return federated.outcome(name, seed, scored(here, devices), log, seconds)
 
 
-def built(name: str, here: World, settings: Settings, own: Mapping[str, Any], executor: Executor) -> Algorithm:
-    """The algorithm of that name with its numbers, but for what these say of the last training."""
+def built(
+    name: str, here: World, settings: Settings, own: Mapping[str, Any], executor: Executor, seed: int
+) -> Algorithm:
+    """The algorithm of that name with its numbers, but for what these say of the last training.
+
+    What a device has of its own begins where the world's parameters do.
+    """
     rounds = {key: value for key, value in own.items() if key not in LAST}
     methods = {**METHODS, name: rounds} if name in METHODS else METHODS
-    return federated.algorithm(name, here, settings, {}, executor, methods)
+    made = federated.algorithm(name, here, settings, {}, executor, methods)
+    return replace(made, client=replace(made.client, first=seed)) if isinstance(made.client, SplitClient) else made
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from duetto import algorithms
+from duetto import tree as trees
 from duetto.errors import ConfigError
 from duetto.models import Mlp
 from duetto.models.net import log_softmax
@@ -164,7 +165,7 @@ def test_the_last_training_is_of_what_then_answers(name: str, keeps: bool) -> No
     """Kept or not, a device's loss on its own rows falls: it answers with what it trained, and with nothing else."""
     here = personal.world("digits", replace(SETTINGS, users=5), 0)
     own = {"lr": 0.1, **METHODS[name], "last_epochs": 10, "last_lr": 0.05, "keeps": keeps}
-    made = personal.built(name, here, SETTINGS, own, Sequential())
+    made = personal.built(name, here, SETTINGS, own, Sequential(), 0)
     log = federated.lived(name, here, SETTINGS, 0, made, lambda *told: None)
     devices = personal.ready(made, log, here, SETTINGS, 0, own, ("held",))["held"]
     before = personal.ready(made, log, here, SETTINGS, 0, {**own, "last_epochs": 0}, ("held",))["held"]
@@ -177,6 +178,13 @@ def test_the_last_training_is_of_what_then_answers(name: str, keeps: bool) -> No
             assert losses[1] < losses[0]
         elif name == "ifca":
             assert losses[1] == losses[0], "IFCA's devices answer with the model of their cluster"
+
+
+def test_what_is_a_devices_own_begins_where_the_worlds_parameters_do() -> None:
+    here = personal.world("digits", SETTINGS, 3)
+    made = personal.built("fedper", here, SETTINGS, {"lr": 0.1}, Sequential(), 3)
+    cold = made.client.personal(made.server.send({}, here.params, None), {})  # type: ignore[attr-defined]
+    assert trees.encode(cold) == trees.encode(here.params)
 
 
 def test_two_classes_have_an_auc_too() -> None:
