@@ -201,14 +201,16 @@ def personal_table(found: list[Personal], title: str) -> Table:
 
     shown = Table(title=title, box=None, header_style="bold", title_justify="left", padding=(0, 2, 0, 0))
     shown.add_column("", no_wrap=True)
-    for column in ("held", "worst", "over fine-tuning", "joined", "cold", "kB up", "kB down", "s"):
+    ranked = any(not math.isnan(line.gauc) for line in found)
+    columns = ["held", "worst", "over fine-tuning", "joined", "cold", *["GAUC"] * ranked, "kB up", "kB down", "s"]
+    for column in columns:
         shown.add_column(column, justify="right", no_wrap=True)
     for line in found:
         if line.diverged:
             shown.add_row(line.name, f"[red]{line.diverged}[/]")
             continue
         kilobytes = (f"{each / 1000:,.1f}" if each else "" for each in (line.up_bytes, line.down_bytes))
-        shares = (_percent(value) for value in (line.unseen, line.cold))
+        shares = (_percent(value) for value in (line.unseen, line.cold, *[line.gauc] * ranked))
         first = (_percent(line.held), _percent(line.worst), _interval(line.gain))
         shown.add_row(line.name, *first, *shares, *kilobytes, f"{line.seconds:.0f}")
     return shown

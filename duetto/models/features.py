@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import nn
@@ -16,14 +18,34 @@ def last_features(net: Net, params: Tree, x: np.ndarray) -> np.ndarray:
     """What the last layer of a network reads, ``[n, d]`` float32; costs nothing beyond its answer.
 
     Raises:
-        ConfigError: parameters of another network, or one that is no sequence of layers.
+        ConfigError: parameters of another network, or one that does not end in one linear layer.
     """
-    whole = shared(net)
-    if not isinstance(whole, nn.Sequential):
-        raise ConfigError(f"{type(net).__name__} is no sequence of layers", "read the features of a Conv or an Mlp")
-    body, last = whole[:-1], f"{len(whole) - 1}."
-    tensors = {name: value for name, value in fitting(net, params).items() if not name.startswith(last)}
+    tensors = fitting(net, params)
     with torch.inference_mode():
         rows = channels_last(to_tensor(np.asarray(x, np.float32)))
-        parts = [functional_call(body, tensors, (part,)) for part in torch.split(rows, 128)]
-    return np.asarray(torch.cat(parts).flatten(1).numpy())
+        parts = [features(net, tensors, part) for part in torch.split(rows, 128)]
+    return np.asarray(torch.cat(parts).numpy())
+
+
+def features(net: Net, tensors: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """The same of tensors, ``[n, d]``, with gradients."""
+    read: list[torch.Tensor] = []
+    watched = head(net).register_forward_pre_hook(lambda layer, given: read.append(given[0]))
+    try:
+        functional_call(shared(net), dict(tensors), (x,))
+    finally:
+        watched.remove()
+    return read[0].flatten(1)
+
+
+def head(net: Net) -> nn.Linear:
+    """The layer that gives the logits: the last one of a sequence, or what the network calls ``head``.
+
+    Raises:
+        ConfigError: a network without.
+    """
+    whole = shared(net)
+    layer = whole[-1] if isinstance(whole, nn.Sequential) else getattr(whole, "head", None)
+    if not isinstance(layer, nn.Linear):
+        raise ConfigError(f"{type(net).__name__} does not end in one linear layer", "take one that does, as an Mlp")
+    return layer

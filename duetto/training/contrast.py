@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 from torch.nn import functional
 
 from duetto.errors import ConfigError
-from duetto.models.net import Net, shared
+from duetto.models.features import features, head
+from duetto.models.net import Net
 from duetto.training.losses import Named
 
 
@@ -30,7 +30,8 @@ class Contrast:
         away: the slot of the parameters to be unlike.
 
     Raises:
-        ConfigError: a negative weight, a temperature that is not positive, or a network that is no sequence of layers.
+        ConfigError: a negative weight, a temperature that is not positive, or a network that does not end in one
+            linear layer.
     """
 
     net: Net
@@ -43,21 +44,12 @@ class Contrast:
             raise ConfigError(f"mu={self.mu}", "use a number from 0")
         if not 0 < self.temperature < math.inf:
             raise ConfigError(f"temperature={self.temperature}", "use a positive number")
-        if not isinstance(shared(self.net), nn.Sequential):
-            raise ConfigError(f"{type(self.net).__name__} is no sequence of layers", "contrast a Conv or an Mlp")
+        head(self.net)
 
     def __call__(self, logits: Tensor, batch: Named, params: Named, start: Mapping[str, Named]) -> Tensor:
         """[n]."""
-        own = self._features(params, batch["x"])
+        own = features(self.net, params, batch["x"])
         with torch.no_grad():
-            near, far = (self._features(start[slot], batch["x"]) for slot in ("params", self.away))
+            near, far = (features(self.net, start[slot], batch["x"]) for slot in ("params", self.away))
         cosines = torch.stack([functional.cosine_similarity(own, other) for other in (near, far)], 1)
         return -self.mu * functional.log_softmax(cosines / self.temperature, 1)[:, 0]
-
-    def _features(self, params: Named, x: Tensor) -> Tensor:
-        whole = shared(self.net)
-        assert isinstance(whole, nn.Sequential)
-        last = f"{len(whole) - 1}."
-        named = {name: value for name, value in params.items() if not name.startswith(last)}
-        features: Tensor = functional_call(whole[:-1], named, (x,)).flatten(1)
-        return features

@@ -11,7 +11,7 @@ from duetto.aggregation import Mean
 from duetto.algorithms import apfl, ditto, fedavg, fedavg_ft, fedprox, knn_per, moon, per_fedavg, pfedme, reptile
 from duetto.errors import ConfigError
 from duetto.models.features import last_features
-from duetto.types import rng
+from duetto.types import Local, Rows, rng
 
 HOW: Any = {"lr": 0.2, "epochs": 2, "batch_size": 4}
 WHOLE: Any = {"lr": 0.2, "epochs": 1, "batch_size": 9}
@@ -191,6 +191,29 @@ def test_knn_per_lets_near_rows_vote(problem: Any) -> None:
     np.testing.assert_array_equal(
         without.logits({"params": params}, log.memory["eve"], x), problem.net.logits(params, x)
     )
+
+
+def test_a_device_chooses_the_share_of_its_neighbours(problem: Any) -> None:
+    """The share under which its labels are likeliest, each asked of all others, in numpy."""
+    made = knn_per(problem.net, problem.params, k=2, **HOW)
+    log = problem.lived(made, 2)
+    params = trees.map(lambda leaf: leaf.astype(np.float32), problem.lived(made, 1).memory["cloud"]["params"])
+    for user in problem.users:
+        rows = problem.data[user]
+        keys = last_features(problem.net, params, rows.x).astype(float)
+        logits = problem.net.logits(params, rows.x).astype(float)
+        shared = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        likely = np.zeros(11)
+        for i, label in enumerate(rows.y):
+            distance = np.linalg.norm(keys - keys[i], axis=1)
+            nearest = [j for j in np.argsort(distance) if j != i][:2]
+            votes = np.exp(-distance[nearest])
+            own = votes[rows.y[nearest] == label].sum() / votes.sum()
+            likely += [np.log(max(lam * own + (1 - lam) * shared[i, label], 1e-38)) for lam in np.arange(11) / 10]
+        assert float(log.memory[user]["near"]["lam"]) == pytest.approx(np.argmax(likely) / 10)
+    sent = {"params": log.memory["cloud"]["params"]}
+    lone = made.client(Local(Rows(rows.x[:1], rows.y[:1])), sent, (0,), "cloud")[0]
+    assert lone.memory["near"]["lam"] == 0
 
 
 def test_moon_without_a_contrast_is_fedavg_and_its_first_round_too(problem: Any) -> None:

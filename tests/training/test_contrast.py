@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from duetto.errors import ConfigError
-from duetto.models import Mlp, Text
+from duetto.models import Mixture, Mlp
 from duetto.models.features import last_features
 from duetto.models.net import to_tensors
 from duetto.training import Contrast
@@ -33,5 +33,5 @@ def test_mistakes_are_told() -> None:
         Contrast(NET, -1)
     with pytest.raises(ConfigError, match="temperature=0"):
         Contrast(NET, 1.0, 0)
-    with pytest.raises(ConfigError, match="no sequence of layers"):
-        Contrast(Text((4,), 2), 1.0)
+    with pytest.raises(ConfigError, match="does not end in one linear layer"):
+        Contrast(Mixture((NET, NET)), 1.0)
