@@ -136,9 +136,9 @@ class Client(Skill):
         return True
 
     def work(self, local: Local, tree: Tree) -> Work:
-        """A forward pass and twice that backward, every epoch."""
+        """A forward pass and twice that backward, every epoch, of what is trained."""
         rows = len(self._part(local)) if self.lessons is None else len(self._taught(local)["rows"])
-        once = self.net.work(rows)
+        once = self.trains(tree, local.memory).net.work(rows)
         return replace(once, flops=3 * self.epochs * once.flops, bytes=3 * self.epochs * once.bytes)
 
     def examples(self, local: Local, params: Tree) -> dict[str, np.ndarray]:
