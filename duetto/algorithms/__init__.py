@@ -6,6 +6,8 @@ from duetto.algorithms.dccl import dccl
 from duetto.algorithms.ditto import ditto
 from duetto.algorithms.dsfl import dsfl
 from duetto.algorithms.duet import duet
+from duetto.algorithms.fedadg import fedadg
+from duetto.algorithms.fedagg import fedagg
 from duetto.algorithms.fedavg import fedavg
 from duetto.algorithms.fedavg_ft import fedavg_ft
 from duetto.algorithms.fedavgm import fedavgm
@@ -30,6 +32,7 @@ from duetto.algorithms.per_fedavg import per_fedavg
 from duetto.algorithms.pfedme import pfedme
 from duetto.algorithms.reptile import reptile
 from duetto.algorithms.scaffold import scaffold
+from duetto.algorithms.slow_fast import slow_fast
 
 __all__ = [
     "apfl",
@@ -40,6 +43,8 @@ __all__ = [
     "duet",
     "fedadagrad",
     "fedadam",
+    "fedadg",
+    "fedagg",
     "fedavg",
     "fedavg_ft",
     "fedavgm",
@@ -64,4 +69,5 @@ __all__ = [
     "pfedme",
     "reptile",
     "scaffold",
+    "slow_fast",
 ]

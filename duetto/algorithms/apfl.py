@@ -3,6 +3,8 @@
 Deng, Kamani, Mahdavi: Adaptive Personalized Federated Learning, 2020. At every step ``w`` goes down its own gradient,
 ``v`` down that of the mixture ``alpha * v + (1 - alpha) * w``, and ``alpha`` too, kept within 0..1, where it adapts.
 ``alpha = 0`` is FedAvg, ``alpha = 1`` a device that trains alone.
+
+Up: the change of ``w``, and ``alpha`` as a measure. Down: ``w``. Stays: the data, and ``v``.
 """
 
 from __future__ import annotations

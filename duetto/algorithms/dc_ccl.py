@@ -3,10 +3,11 @@
 Ding, Niu, Wu, Tang, Lyu, Chen: DC-CCL: Device-Cloud Collaborative Controlled Learning for Large Vision Models, 2023.
 The cloud's part is trained in the cloud, on the cloud's data, and is too large for devices. They train the small part
 beside a control model, which is all that they know of the cloud's part: a network of their size that was distilled from
-it on the cloud's inputs. So the small part learns what the large one lacks, not once more what it knows.
+it on the cloud's inputs. So the small part learns what the large one lacks, not once more what it knows. A device
+answers with control model and small part, the cloud with both parts (``models.beside.Beside``).
 
-Down: the small part and the control model. Up: the small part's change. Stays: the devices' data, the cloud's data, the
-cloud's part. A device answers with control model and small part, the cloud with both parts (``models.beside.Beside``).
+Up: the change of the small part. Down: the small part and the control model, which the device remembers. Stays: the
+device's data; in the cloud, the cloud's data and part.
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
 Yao, Wang, Jia, Han, Zhou, Yang: Device-Cloud Collaborative Learning for Recommendation, KDD 2021. MetaPatch: a device
 keeps the model as it is and learns ``size`` numbers, which move its last layer within directions that all parties know
 (drawn by a seed here; the paper learns them beforehand). MoMoDistill: the cloud trains its model on its own labelled
-rows, and to say what the patched models say on average, ``alpha`` being the share of the labels.
+rows, and to say what the patched models say on average, ``alpha`` being the share of the labels. Logits are linear in
+the last layer, so that average is what the mean patch says (the paper distils each patched model on its user's rows).
 
-Up: the patch. Down: the model. Stays: the device's data; its patch is remembered, and answers with it. The cloud's
-rows are the cloud's. A patch tells about its user: the cloud sees each of them.
+Up: the patch, which tells about its user: the cloud sees each of them. Down: the model. Stays: the data; the patch is
+remembered, too, and answers with the model.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Li, Hu, Beirami, Smith: Ditto: Fair and Robust Federated Learning Through Personalization, ICML 2021. Algorithm 1: the
 shared model is FedAvg's; the own one ``v`` takes steps on ``F_k(v) + lam/2 |v - w|^2`` from where it was. ``lam = 0``
 is a device that trains alone, beginning with the first parameters it was sent.
+
+Up: the change of the shared model. Down: the shared model. Stays: the data, and the own model.
 """
 
 from __future__ import annotations

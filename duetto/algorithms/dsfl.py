@@ -3,8 +3,11 @@
 Itahara, Nishio, Koda, Morikura, Yamamoto: Distillation-Based Semi-Supervised Federated Learning for
 Communication-Efficient Collaborative Training with Non-IID Private Data, IEEE Transactions on Mobile Computing 2021.
 As FedMD, but the mean is one of probabilities, whose entropy on unlike data is high: entropy reduction aggregation
-(``softmax(mean / era)``) takes it down. Up and down: numbers ``[inputs, classes]``. Stays: networks, data. The paper's
-cloud trains a network of its own on the same labels; that is a device without data here, and is left out.
+(``softmax(mean / era)``) takes it down. The paper's cloud trains a network of its own on the same labels; that is a
+device without data here, and is left out.
+
+Up: probabilities ``[inputs, classes]``. Down: the logits of the sharpened mean, as many. Stays: the network, and the
+data; the public inputs are on every device beforehand.
 """
 
 from __future__ import annotations

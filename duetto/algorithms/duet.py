@@ -1,13 +1,13 @@
-"""DUET: the cloud makes each device's parameters from the device's recent inputs; nothing is trained on a device.
+"""DUET: the cloud makes each device's parameters from the device's recent inputs; a device tunes nothing.
 
 Lv, Zhang, Zhang, Kuang, Wang, Yang, Wu: DUET: A Tuning-Free Device-Cloud Collaborative Parameters Generation Framework
 for Efficient Device Model Generalization, WWW 2023. A network in the cloud reads a context (here the mean of the recent
 inputs) and makes the last layer of the device's small network. A device asks with :class:`Generate`, or the cloud sends
-its parameters with a release.
+its parameters with a release. The paper trains the cloud's network on data that the cloud has (a ``Client`` of the
+``Generated`` network does that); here it learns by federated averaging, so that labels stay on devices.
 
-Answering: up, a context; down, the parameters of the small network; inputs stay. Learning: the paper trains the cloud's
-network on data that the cloud has (a ``Client`` of the ``Generated`` network does that); here it learns by federated
-averaging, so that labels stay too: down and up, both networks.
+Up: the change of both networks; to answer, a context. Down: both networks; to answer, the parameters of the small one.
+Stays: the data, and while learning the context.
 """
 
 from __future__ import annotations

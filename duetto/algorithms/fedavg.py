@@ -1,8 +1,10 @@
-"""Federated averaging.
+"""FedAvg: devices train what they are sent on their own data, and the cloud averages what changed.
 
 McMahan, Moore, Ramage, Hampson, Aguera y Arcas: Communication-Efficient Learning of Deep Networks from
 Decentralized Data, AISTATS 2017. The server adds the mean delta, weighted by examples; with ``server_lr`` it is
 the generalised form of Reddi et al. 2021.
+
+Up: the change of the parameters. Down: the parameters. Stays: the data.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """FedAvg + fine-tuning: every device answers with what it made of the shared parameters, the baseline of the field.
 
-Federated averaging as in McMahan et al. 2017; Cheng, Chadha, Duchi: Fine-tuning is Fine in Federated Learning, 2021,
-and Jiang, Konecny, Rush, Kannan 2019 on why it works. What a device trains in a round is its own model; a device that
-has not trained yet answers with what was sent.
+Cheng, Chadha, Duchi: Fine-tuning is Fine in Federated Learning, 2021, and Jiang, Konecny, Rush, Kannan 2019 on why it
+works. Federated averaging is that of McMahan et al. 2017; what a device trains in a round is its own model, and a
+device that has not trained yet answers with what was sent.
+
+Up: the change of the parameters. Down: the parameters. Stays: the data, and where the last training ended.
 """
 
 from __future__ import annotations

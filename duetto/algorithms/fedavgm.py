@@ -2,6 +2,8 @@
 
 Hsu, Qi, Brown: Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification, 2019.
 The step of a round is ``velocity = beta * velocity + mean delta``; ``beta = 0`` is FedAvg.
+
+Up: the change of the parameters. Down: the parameters. Stays: the data; the velocity is the cloud's.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
 """FedBN: normalisation layers stay on the device, so that users whose inputs are shifted need not share them.
 
 Li, Jiang, Zhang, Kamp, Dou: FedBN: Federated Learning on Non-IID Features via Local Batch Normalization, ICLR 2021.
-Here parameters are all that is learned (networks have no running statistics), so scales and shifts stay. A network
-without normalisation layers is trained as by FedAvg.
+Scales and shifts stay, and the running statistics, which are parameters here (``models.norm``). A network without
+normalisation layers is trained as by FedAvg.
+
+Up: the change of all parameters but the normalisation layers'. Down: these parameters. Stays: the data, and the scales,
+shifts and statistics of the normalisation layers.
 """
 
 from __future__ import annotations

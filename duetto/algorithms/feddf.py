@@ -1,10 +1,10 @@
 """FedDF: one prototype for each design of network, and what all devices' networks say together teaches all of them.
 
-Lin, Kong, Stich, Jaggi: Ensemble Distillation for Robust Model Fusion in Federated Learning, NeurIPS 2020. Devices
-of one design average their networks, as in FedAvg; then the cloud distils the ensemble of all that came, by its mean
-logits on public inputs without labels, into each prototype. Up and down: the parameters of a device's own design;
-between designs, logits only, inside the cloud. Stays: the data; the public inputs are the cloud's alone.
-A device's design is that of its trait ``kind``, or one drawn by its name. With 0 ``passes`` it is FedAvg by design.
+Lin, Kong, Stich, Jaggi: Ensemble Distillation for Robust Model Fusion in Federated Learning, NeurIPS 2020. Devices of
+one design (their trait ``kind``, or drawn by name) average networks, as in FedAvg; then the cloud distils the ensemble
+of all that came, by its mean logits on public inputs, into each prototype. With 0 ``passes`` it is FedAvg by design.
+Up: the change of the parameters of a device's own design. Down: the parameters of that design. Stays: the data; between
+designs go logits only, inside the cloud, and the public inputs, without labels, are the cloud's alone.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Acar, Zhao, Matas Navarro, Mattina, Whatmough, Saligrama: Federated Learning Bas
 2021. A client minimises ``L_k(w) - <g_k, w> + alpha/2 |w - w_t|^2`` with ``g_k -= alpha * delta`` after every round.
 Here it remembers ``moved``, the sum of its changes, so ``g_k = -alpha * moved``, and both terms are one pull to
 ``w_t - moved``; the server's ``-h / alpha`` is the mean of ``moved`` over the fleet. Every client counts the same.
+
+Up: the change of the parameters. Down: the parameters. Stays: the data, and ``moved``.
 """
 
 from __future__ import annotations

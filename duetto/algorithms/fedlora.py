@@ -1,13 +1,13 @@
-"""Federated LoRA, aggregated exactly: the mean of the products, which is not the product of the mean factors.
+"""Federated LoRA: aggregated exactly, by the mean of the products, which is not the product of the mean factors.
 
 Singhal, Ponkshe, Vepakomma: FedEx-LoRA: Exact Aggregation for Federated and Efficient Fine-Tuning of Foundation Models,
-ACL 2025. Devices train two thin factors beside each frozen matrix, and send those (and biases): the server averages the
-factors, and adds what the mean product has beyond their product to the matrices. With ``svd`` matrices stay as they
-are, and the factors of the next round are the best ones of their rank for the mean product (FlexLoRA: Bai, Chen, Qian,
-Yao, Li: Federated Fine-tuning of Large Language Models under Heterogeneous Tasks and Client Resources, NeurIPS 2024).
+ACL 2025. Devices train two thin factors beside each frozen matrix: the server averages the factors, and adds what the
+mean product has beyond their product to the matrices. With ``svd`` matrices stay as they are, and the next factors are
+the best ones of their rank for the mean product. Bai, Chen, Qian, Yao, Li: Federated Fine-tuning of Large Language
+Models under Heterogeneous Tasks and Client Resources, NeurIPS 2024 (FlexLoRA).
 
-Up: factors and biases. Down: the whole network and the factors; the cloud, which hears each device's factors, sees more
-of a device than a sum. Stays: the data.
+Up: the changes of factors and biases; the cloud hears each device's, which tell more than a sum. Down: the whole
+network, and the factors. Stays: the data.
 """
 
 from __future__ import annotations

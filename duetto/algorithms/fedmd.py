@@ -2,11 +2,11 @@
 
 Li, Wang: FedMD: Heterogenous Federated Learning via Model Distillation, 2019. In a round a device first learns what all
 said on average about the public inputs (digest), then goes on with its own labelled data (revisit), and sends what it
-now says about the public inputs. Up and down: logits ``[inputs, classes]``, never a parameter. Stays: networks, data.
+now says about the public inputs. Every device holds the same ones, without labels, as ``public`` in its memory, and
+trains one of ``nets``: that of its trait ``kind``, or one drawn by its name. The digest minimises the KL divergence,
+not the distance of logits; for the paper's transfer learning on labelled public data, a device learns longer at first.
 
-Every device holds the same inputs, without labels, as ``public`` in its memory, and trains one of ``nets``: that of its
-trait ``kind``, or one drawn by its name. The digest minimises the KL divergence, where the paper takes the distance of
-logits; in place of its transfer learning on labelled public data, a device learns longer before it says anything.
+Up: logits ``[inputs, classes]``. Down: their mean. Stays: the network, and the data; no parameter travels.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ NeurIPS 2020. A client sends its change for one unit of work, and how many units
 change of a unit as often as clients worked on average, both means by examples. A unit is a step of plain SGD; in
 general ``tau = |a|_1``, where ``a`` says how much each of the client's gradients moved it in all, in learning rates:
 with momentum early gradients count more, with weight decay or a proximal term they count less.
+
+Up: the change of the parameters for a unit of work, and the units. Down: the parameters. Stays: the data.
 """
 
 from __future__ import annotations

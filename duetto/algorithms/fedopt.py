@@ -3,6 +3,8 @@
 Reddi, Charles, Zaheer, Garrett, Rush, Konečný, Kumar, McMahan: Adaptive Federated Optimization, ICLR 2021, algorithm 2.
 Nothing corrects the bias of the first rounds: the mean begins at 0, the squares at ``tau^2``. A parameter moves by
 about ``server_lr`` in a round, whatever its deltas, so ``server_lr`` has to be chosen, and is well below FedAvg's 1.
+
+Up: the change of the parameters. Down: the parameters. Stays: the data; mean and squares are the cloud's.
 """
 
 from __future__ import annotations

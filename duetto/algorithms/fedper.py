@@ -1,7 +1,9 @@
 """FedPer: the body of the network is everyone's, its head each device's own; both are trained together.
 
-Arivazhagan, Aggarwal, Singh, Choudhary: Federated Learning with Personalization Layers, 2019. Only the body crosses the
-wire. A device that has not trained yet answers with the head that all devices begin with. An empty head is FedAvg.
+Arivazhagan, Aggarwal, Singh, Choudhary: Federated Learning with Personalization Layers, 2019. A device that has not
+trained yet answers with the head that all devices begin with. An empty head is FedAvg.
+
+Up: the change of the body. Down: the body. Stays: the data, and the head.
 """
 
 from __future__ import annotations

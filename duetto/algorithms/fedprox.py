@@ -3,6 +3,8 @@
 Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith: Federated Optimization in Heterogeneous Networks, MLSys 2020. A client's
 loss has ``mu/2 |w - w_t|^2`` beside it; all else is FedAvg, which ``mu = 0`` is. The paper samples clients by their
 examples and averages them equally; here replies are weighted by examples, whoever is in the cohort.
+
+Up: the change of the parameters. Down: the parameters. Stays: the data.
 """
 
 from __future__ import annotations

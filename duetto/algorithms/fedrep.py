@@ -2,6 +2,8 @@
 
 Collins, Hassani, Mokhtari, Shakkottai: Exploiting Shared Representations for Personalized Federated Learning, ICML
 2021. FedPer's split; head and body are trained one after the other, and the other one lies still.
+
+Up: the change of the body. Down: the body. Stays: the data, and the head.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Alam, Liu, Yan, Zhang: FedRolex: Model-Heterogeneous Federated Learning with Rolling Sub-Model Extraction, NeurIPS 2022.
 As HeteroFL, but in round ``j`` a device's channels begin with the ``j``-th of every layer, and after the last one with
-the first again: even where no device can bear the whole model, every parameter is trained. Nothing but the narrow model
-travels, both ways. Width 1 is FedAvg.
+the first again: even where no device can bear the whole model, every parameter is trained. Width 1 is FedAvg.
+
+Up: the change of the narrow model. Down: the narrow model of this round, its width and first channel. Stays: the data.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ it was drawn with, in the cloud and on all devices; ``left`` (and biases) are av
 LoRA's bytes, and linear, so that masks and noise are at home here. At full rank it is FedAvg, because ``right`` has
 orthonormal rows.
 
-Up: ``left`` and biases. Down: the same, where devices have the rest (``published``), else the whole network too.
+Up: the changes of ``left`` and biases. Down: ``left`` and biases; the frozen matrices and ``right``, too, unless
+``published`` beforehand. Stays: the data.
 """
 
 from __future__ import annotations

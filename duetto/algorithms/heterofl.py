@@ -2,11 +2,11 @@
 
 Diao, Ding, Tarokh: HeteroFL: Computation and Communication Efficient Federated Learning for Heterogeneous Clients,
 ICLR 2021. A device gets the first channels of every hidden layer, trains them and sends their change; a parameter
-moves by the mean change of the devices that have it. Nothing but the narrow model travels, both ways. Of the paper's
-aids, static batch norm is pointless here (no network has any); its scaler and masked loss are left out.
+moves by the mean change of the devices that have it. A device's width is the largest of ``levels`` that its trait
+``width`` allows; for one that tells none it is drawn by name, as in the paper's experiments. A device answers with the
+network of its width; width 1 is FedAvg. Of the paper's aids static batch norm, scaler and masked loss are left out.
 
-A device's width is the largest of ``levels`` that its trait ``width`` allows; for one that tells none it is drawn by
-name, as in the paper's experiments. A device answers with the network of its width. Width 1 is FedAvg.
+Up: the change of the narrow model. Down: the narrow model, its width and first channel. Stays: the data.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """IFCA: the cloud holds ``k`` models; each device takes the one that errs least on its rows, and trains that.
 
-Ghosh, Chung, Yin, Ramchandran: An Efficient Framework for Clustered Federated Learning, NeurIPS 2020. All ``k`` models
-go down. Up goes the change of one: the others' are zeros, which Zstandard leaves out. One cluster is FedAvg.
+Ghosh, Chung, Yin, Ramchandran: An Efficient Framework for Clustered Federated Learning, NeurIPS 2020. k = 1 is FedAvg.
+Up: the change of one model, and which one (the others' zeros Zstandard leaves out). Down: all models. Stays: the data.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Marfoq, Neglia, Kameni, Vidal: Personalized Federated Learning through Local Mem
 FedAvg's. A device remembers the features of its rows, as the last layer reads them, and labels; the nearest ``k`` vote
 with ``e^(-distance/scale)``, and the votes are ``lam`` of the answer; 0 is FedAvg. A device may choose ``lam`` itself:
 each of its rows is asked of all its others. The features are of the parameters it was sent when it last trained.
+
+Up: the change of the parameters. Down: the parameters. Stays: the data, and the features and labels of its rows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """LG-FedAvg: each device has its own representation, and all share the head on top of it.
 
 Liang, Liu, Ziyin, Allen, Auerbach, Brent, Salakhutdinov, Morency: Think Locally, Act Globally: Federated Learning with
-Local and Global Representations, 2020. FedPer's split the other way round: only the head crosses the wire. The paper
-begins with rounds of FedAvg; pass what these came to as ``params``, and as ``first`` the seed it all began with.
+Local and Global Representations, 2020. FedPer's split the other way round. The paper begins with rounds of FedAvg;
+pass what these came to as ``params``, and as ``first`` the seed it all began with.
+
+Up: the change of the head. Down: the head. Stays: the data, and the body.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Li, He, Song: Model-Contrastive Federated Learning, CVPR 2021. A term of the loss; all else is FedAvg, which ``mu = 0``
 is. The features are what the last layer reads; the paper puts a projection head before it.
+
+Up: the change of the parameters. Down: the parameters. Stays: the data, and where the last training ended.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Fallah, Mokhtari, Ozdaglar: Personalized Federated Learning with Theoretical Gua
 the gradient on a second batch at ``w - alpha * gradient`` on a first one. First order (FO) leaves out how that point
 depends on ``w``; Hessian-free (HF) has ``alpha`` times a difference of two gradients for it. ``alpha = 0`` is FedAvg.
 A device answers with what a pass of such steps of size ``alpha`` makes of what it was sent.
+
+Up: the change of the parameters. Down: the parameters. Stays: the data, and what the pass made of the parameters.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Dinh, Tran, Nguyen: Personalized Federated Learning with Moreau Envelopes, NeurI
 ``steps`` steps on ``f(theta) + lam/2 |theta - w|^2``, then ``w`` goes ``eta * lam`` of the way to it; a device answers
 with ``theta``. The server takes ``beta`` of the way to the mean of all ``w``, in which everyone counts the same. With
 ``eta * lam = 1`` and one batch a round it is FedProx with ``mu = lam`` and ``steps`` passes.
+
+Up: the change of ``w``. Down: ``w``. Stays: the data, and ``theta``.
 """
 
 from __future__ import annotations

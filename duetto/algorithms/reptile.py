@@ -3,6 +3,8 @@
 Nichol, Achiam, Schulman: On First-Order Meta-Learning Algorithms, 2018, with devices for tasks. Every device counts the
 same, and answers with where it ended. ``epsilon = 1`` is FedAvg of equal weights, with fine-tuning. The paper lets
 ``epsilon`` fall to 0 over the rounds: pass ``rounds`` a function of the round for that.
+
+Up: the change of the parameters. Down: the parameters. Stays: the data, and where the last training ended.
 """
 
 from __future__ import annotations

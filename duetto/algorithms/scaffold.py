@@ -2,9 +2,11 @@
 
 Karimireddy, Kale, Mohri, Reddi, Stich, Suresh: SCAFFOLD: Stochastic Controlled Averaging for Federated Learning, ICML
 2020. Option II: a client's new control is the mean gradient of its own steps, which costs nothing; option I, one more
-pass over the data for the gradient at the start, is not offered. Messages hold two trees, twice FedAvg's bytes.
+pass over the data for the gradient at the start, is not offered. Every client counts the same, whatever its examples:
+so the server's control is the mean of the clients'.
 
-Every client counts the same, whatever its examples: so the server's control is the mean of the clients'.
+Up: the changes of the parameters and of the control. Down: the parameters and the fleet's mean control, twice FedAvg's
+bytes both ways. Stays: the data, and the device's own control.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Federated distillation from the cloud's answers: devices learn what the large model said about their inputs.
+"""Federated distillation: devices learn what the large model said about their inputs.
 
 Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, as the client's loss of federated averaging
 (McMahan et al. 2017). Nothing but the cloud's soft answers labels a device's inputs. The local learning rate falls
 over the rounds by half a cosine.
+
+Up: the change of the parameters. Down: the parameters. Stays: the data; what the cloud said lies on the device already.
 """
 
 from __future__ import annotations

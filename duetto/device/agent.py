@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +34,7 @@ from duetto.device.agreement import Agreement
 from duetto.device.artefact import Artefact, session
 from duetto.device.breaker import Breaker, Guarded
 from duetto.device.consenting import Consenting, Withheld
+from duetto.device.daily import Daily
 from duetto.device.lessons import Lessons
 from duetto.device.outbox import Outbox, Ticket
 from duetto.device.personal import HEAD, Fitting, Head, Personal, learned, refreshed
@@ -166,6 +168,7 @@ class Device:
         self.policy: Held[Any] = self._first.fork()
         self._session, self._count = session or secrets.token_hex(8), 0
         self.outbox = Outbox(self.state / "outbox.db")
+        self._daily = Daily(self.state / "daily.json")
         self.slots = Slots(self.state / "models")
         self.slot: Slot | None = None
         self.progress: tuple[int, int] | None = None
@@ -290,7 +293,8 @@ class Device:
         return answered
 
     def correct(self, answered: Answered, label: int) -> Ticket | None:
-        """Tell what would have been right: feedback, which goes to the cloud as far as the user lets it.
+        """Tell what would have been right: feedback, which goes to the cloud as far as the user lets it. The input goes
+        with it where inputs may leave, as many a day as the user's settings say.
 
         Returns:
             What is done when it is durable (:meth:`duetto.device.outbox.Outbox.committed`); None where nothing may go.
@@ -305,8 +309,9 @@ class Device:
         if self.settings.most is Leaves.NOTHING:
             return None
         told = {"label": np.int64(label), "logits": np.asarray(logits), "number": np.int64(answered.number)}
-        if self.settings.most is Leaves.RAW:
-            told["x"] = np.asarray(answered.x)
+        x = np.asarray(answered.x)
+        if self.settings.most is Leaves.RAW and self._daily.take(self.settings, x.nbytes, date.today()):
+            told["x"] = x
         return self.outbox.put(FEEDBACK, trees.encode(told))
 
     def _record(self, answered: Answered) -> bytes:

@@ -84,6 +84,7 @@ class Graph:
         outputs: the output values, by the names they are given back with.
         held: parameters, buffers and constants, by the name of their node.
         names: the name in the model's ``state_dict`` of each of ``held`` that has one.
+        learnable: those of ``held`` that are parameters.
         layouts: of every value that may cross.
         rows: whether the number of rows is free; else it is that of the example.
         example_rows: of the example.
@@ -95,6 +96,7 @@ class Graph:
     outputs: Mapping[str, str]
     held: Mapping[str, Any]
     names: Mapping[str, str]
+    learnable: frozenset[str]
     layouts: Mapping[str, Layout]
     free_rows: bool
     example_rows: int
@@ -168,7 +170,7 @@ def traced(model: nn.Module, example: Mapping[str, torch.Tensor] | tuple[torch.T
     if signature.buffers_to_mutate or getattr(signature, "user_inputs_to_mutate", {}):
         changed = [*signature.buffers_to_mutate.values()]
         raise ConfigError(f"the model changes {', '.join(changed) or 'its input'}", "split a model that only reads")
-    held, names = _held(program)
+    held, names, learnable = _held(program)
     graph = program.graph_module
     for node in list(graph.graph.nodes):
         if node.op == "call_function" and str(node.target).startswith(_CHECKS):
@@ -206,7 +208,7 @@ def traced(model: nn.Module, example: Mapping[str, torch.Tensor] | tuple[torch.T
     for name in outputs.values():
         if name not in layouts:
             raise ConfigError("an output that does not depend on the input", "return what the model computes")
-    return Graph(stages, tuple(map(tuple, members)), named, outputs, held, names, layouts, free, rows, graph)
+    return Graph(stages, tuple(map(tuple, members)), named, outputs, held, names, learnable, layouts, free, rows, graph)
 
 
 @contextmanager
@@ -258,7 +260,7 @@ def _free(program: Any) -> bool:
     return len(symbols) == 1 and all(isinstance(node.meta["val"].shape[0], torch.SymInt) for node in inputs)
 
 
-def _held(program: Any) -> tuple[dict[str, Any], dict[str, str]]:
+def _held(program: Any) -> tuple[dict[str, Any], dict[str, str], frozenset[str]]:
     """Parameters, buffers and constants by node, and the names that the model gives them."""
     held: dict[str, Any] = {}
     names: dict[str, str] = {}
@@ -270,7 +272,7 @@ def _held(program: Any) -> tuple[dict[str, Any], dict[str, str]]:
         if spec.target in program.state_dict:
             held[name] = held[name].detach()
             names[name] = spec.target
-    return held, names
+    return held, names, frozenset(program.graph_signature.inputs_to_parameters)
 
 
 def _named_inputs(user: tuple[Any, ...], args: Any, kwargs: Any) -> dict[str, str]:

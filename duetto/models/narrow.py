@@ -19,6 +19,7 @@ from torch import nn
 from duetto import tree as trees
 from duetto.errors import ConfigError
 from duetto.models.net import Net, shared
+from duetto.models.norm import Norm
 from duetto.models.zoo import Conv, Mlp
 from duetto.tree import Tree
 from duetto.types import Index
@@ -59,20 +60,24 @@ def window(net: Net, width: float, offset: int = 0) -> Window:
     if width == 1:
         named = shared(net).named_parameters()
         return {f"/{name.replace('.', '/')}": tuple(np.arange(size) for size in leaf.shape) for name, leaf in named}
+    kinds = (nn.Linear, nn.Conv2d, Norm)
     layers = [
-        [(name, module) for name, module in shared(each).named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+        [(name, module) for name, module in shared(each).named_modules() if isinstance(module, kinds)]
         for each in (net, narrowed(net, width))
     ]
     kept: dict[str, tuple[np.ndarray, ...]] = {}
     before, channels = np.zeros(1, np.int64), 1  # the input is one block that every layer of the first kind reads whole
     for (name, wide), (_, thin) in zip(*layers, strict=True):
+        at = f"/{name.replace('.', '/')}"
+        if isinstance(wide, Norm):
+            kept |= {f"{at}/{leaf}": (before,) for leaf, _ in wide.named_parameters()}
+            continue
         rows, columns = wide.weight.shape[:2]
         block = columns // channels  # behind a flatten, a channel is so many columns
         across = (before[:, None] * block + np.arange(block)).ravel()
         before, channels = np.sort((np.arange(len(thin.weight)) + offset) % rows), rows
         if len(thin.weight) == rows:
             before = np.arange(rows)
-        at = f"/{name.replace('.', '/')}"
         kept[f"{at}/weight"] = (before, across, *(np.arange(size) for size in wide.weight.shape[2:]))
         if wide.bias is not None:
             kept[f"{at}/bias"] = (before,)

@@ -90,10 +90,10 @@ class Half:
         layouts = [self.graph.layouts[value] for value in (*self.inputs.values(), *self.outputs.values())]
         return self.graph.free_rows and all((1, 0) in layout.axes for layout in layouts)
 
-    def joined(self, trees: Sequence[Tree]) -> dict[str, np.ndarray]:
-        """Several inputs as one, rows after rows, where they are :attr:`joinable`."""
-        axes = self._row_axes(self.inputs)
-        return {name: np.concatenate([tree[name] for tree in trees], axes[name]) for name in self.inputs}
+    def joined(self, trees: Sequence[Tree], *, slopes: bool = False) -> dict[str, np.ndarray]:
+        """Several inputs (or slopes of outputs) as one, rows after rows, where they are :attr:`joinable`."""
+        axes = self._row_axes(self.outputs if slopes else self.inputs)
+        return {name: np.concatenate([tree[name] for tree in trees], axis) for name, axis in axes.items()}
 
     def batches(self, tree: Tree, most: int) -> list[dict[str, np.ndarray]]:
         """The same inputs, at most so many rows at once, where they are :attr:`joinable`."""
@@ -101,10 +101,10 @@ class Half:
         parts = {name: np.split(tree[name], ends, axes[name]) for name in self.inputs}
         return [{name: parts[name][i] for name in parts} for i in range(len(ends) + 1)]
 
-    def parted(self, tree: Tree, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
-        """Outputs of so many rows each."""
-        axes, ends = self._row_axes(self.outputs), np.cumsum(rows)[:-1]
-        parts = {name: np.split(tree[name], ends, axes[name]) for name in self.outputs}
+    def parted(self, tree: Tree, rows: Sequence[int], *, slopes: bool = False) -> list[dict[str, np.ndarray]]:
+        """Outputs (or slopes of inputs) of so many rows each."""
+        axes, ends = self._row_axes(self.inputs if slopes else self.outputs), np.cumsum(rows)[:-1]
+        parts = {name: np.split(tree[name], ends, axis) for name, axis in axes.items()}
         return [{name: parts[name][i] for name in parts} for i in range(len(rows))]
 
     def takes(self, rows: int = 1) -> dict[str, Shaped]:
@@ -125,6 +125,16 @@ class Half:
         """The parameters and buffers that these stages read, as the model names them."""
         kept = dict(self._module.named_buffers())
         return to_tree({self.graph.names[name]: kept[name] for name in kept if name in self.graph.names})
+
+    @cached_property
+    def learnable(self) -> Mapping[str, str]:
+        """What these stages learn, no buffers: name in :attr:`params` -> name in :meth:`module`'s ``state_dict``."""
+        held = dict(self._module.named_buffers())
+        return {
+            each: f"computed.{name}"
+            for name, each in self.graph.names.items()
+            if name in held and name in self.graph.learnable
+        }
 
     def work(self, rows: int = 1) -> Work:
         """What so many rows cost."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from duetto.errors import ConfigError
-from duetto.programs import closed_loop
-from duetto.tasks import load, trained
+from duetto.programs import closed_loop, split_learning
+from duetto.tasks import Task, load, trained
 from duetto.types import Local, Party
 
-PROGRAMS = ("closed-loop",)
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,23 +59,31 @@ def deployed(program: str, task: str, settings: Mapping[str, str], users: int = 
     """
     if program not in PROGRAMS:
         raise ConfigError(f"no program is called {program!r}", f"use one of {', '.join(PROGRAMS)}")
-    given = _set(closed_loop.Settings(), settings)
+    defaults, make = PROGRAMS[program]
+    given = _set(defaults(), settings)
     loaded = load(task, given.seed)
-    pair = trained(loaded)
-    policy = closed_loop.fitted(loaded, given, pair.small, pair.large)
+    device, cloud, first = make(loaded, given)
     names = loaded.users["device"]
-    return Deployed(
-        names[: users or len(names)],
-        closed_loop.device(loaded, given),
-        closed_loop.cloud(loaded, given, pair.small, pair.large),
-        closed_loop.first(loaded, given, pair.small, policy),
-        loaded,
-    )
+    return Deployed(names[: users or len(names)], device, cloud, first, loaded)
 
 
-def _set(settings: closed_loop.Settings, texts: Mapping[str, str]) -> closed_loop.Settings:
+def _closed_loop(task: Task, given: closed_loop.Settings) -> tuple[Party, Party, Mapping[str, Any]]:
+    pair = trained(task)
+    policy = closed_loop.fitted(task, given, pair.small, pair.large)
+    cloud = closed_loop.cloud(task, given, pair.small, pair.large)
+    return closed_loop.device(task, given), cloud, closed_loop.first(task, given, pair.small, policy)
+
+
+PROGRAMS: Mapping[str, tuple[Any, Any]] = {
+    "closed-loop": (closed_loop.Settings, _closed_loop),
+    "split-learning": (split_learning.Settings, split_learning.made),
+}
+"""Programs by name: their settings, and what makes their parties (device, cloud, what devices remember at first)."""
+
+
+def _set(settings: S, texts: Mapping[str, str]) -> S:
     """The settings with some of them read from texts, each as the type that it has."""
-    known = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    known = {each.name: getattr(settings, each.name) for each in fields(settings)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for name, text in texts.items():
         if name not in known:
@@ -85,4 +93,4 @@ def _set(settings: closed_loop.Settings, texts: Mapping[str, str]) -> closed_loo
         except ValueError as fault:
             kind = type(known[name]).__name__
             raise ConfigError(f"{name} = {text!r}", f"give it as {known[name]!r}, a {kind}") from fault
-    return replace(settings, **values)
+    return replace(settings, **values)  # type: ignore[type-var]

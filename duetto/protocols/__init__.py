@@ -9,6 +9,7 @@ from duetto.protocols.gossip import Tell, gossip
 from duetto.protocols.probe import Echo, probe
 from duetto.protocols.refined import Refined
 from duetto.protocols.rounds import rounds
+from duetto.protocols.split import Split, split
 from duetto.protocols.stages import Advance, Finish
 from duetto.protocols.tiers import Tiers
 from duetto.protocols.vertical import Ids, vertical
@@ -22,6 +23,7 @@ __all__ = [
     "Plain",
     "Refined",
     "Spell",
+    "Split",
     "Survey",
     "Tally",
     "Tell",
@@ -33,5 +35,6 @@ __all__ = [
     "gossip",
     "probe",
     "rounds",
+    "split",
     "vertical",
 ]

@@ -183,7 +183,7 @@ class _Run:
         chooser = state["cohort"]
         for each in taken:
             only = replace(each.asked.move, action=_only(each.asked.row, len(self.fleet)))
-            chooser = learned(algorithm, chooser, each.asked.seen, only, [each.reply])
+            chooser = learned(algorithm.cohort, chooser, each.asked.seen, only, [each.reply])
         step = int(state["step"])
         after = {"step": np.int64(step + 1), "server": server, "cohort": chooser}
         self.local.memory = {**memory, "params": params, "version": np.int64(version + 1), "rounds": after}

@@ -10,13 +10,19 @@ has waited for ``deadline`` seconds goes on without them. A device keeps its pla
 its memory (``params``, ``gossip``), so a role that is started again goes on after the last finished round.
 
 A codec makes models smaller on the way; what it loses is lost every round anew, for nothing here remembers errors.
+Unless there is a ``gamma``: Koloskova, Stich, Jaggi: Decentralized Stochastic Optimization and Gossip Algorithms with
+Compressed Communication (CHOCO-SGD), ICML 2019. Then a device tells by how much its model has moved from its public
+copy, the sum of what it has told so far, which its neighbours keep too; so what a codec loses is part of the next
+difference. All mix public copies, and move by ``gamma`` of what mixing would change. Who has missed a difference is
+told the whole copy next.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +33,7 @@ from duetto.protocols.coded import Coded
 from duetto.protocols.collect import read, together
 from duetto.protocols.graphs import Weights
 from duetto.protocols.rounds import Measure
-from duetto.tree import Tree
+from duetto.tree import Array, Tree
 from duetto.types import Aggregator, Chain, Codec, Cost, Gate, Key, Local, Peer, Record, Reply, Role, Skill
 
 LOST = ("last", "left out")
@@ -36,10 +42,12 @@ _KEPT = 2  # models of one neighbour: it may be a step ahead of who still waits 
 
 @dataclass(frozen=True)
 class Tell(Skill):
-    """Hear a neighbour's model ``{"step", "params"}``: it is kept until the round of that step is over.
+    """Hear a neighbour's model ``{"step", "params"}``: it is kept until the round of that step is over. Or how it has
+    ``moved`` since the step before.
 
     Raises:
-        DataError: the party takes no part in gossip, or does not know the sender; no step.
+        DataError: the party takes no part in gossip, or does not know the sender; no step; it has moved from what was
+            not heard.
     """
 
     @property
@@ -52,18 +60,24 @@ class Tell(Skill):
         state = local.memory.get("gossip")
         if state is None or sender not in state["heard"]:
             raise DataError(f"{sender} is no neighbour here", "tell only those who know you")
+        before = state["heard"][sender]
         try:
-            step, params = int(np.asarray(tree["step"])[()]), tree["params"]
+            step, moved = int(np.asarray(tree["step"])[()]), "moved" in tree
+            params = tree["moved" if moved else "params"]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{sender} told no model of a step", 'tell {"step": k, "params": tree}') from error
-        models = {**state["heard"][sender], str(step): params}
+        if moved:
+            if str(step - 1) not in before:
+                raise DataError(f"{sender} moved from what was not heard, at step {step}", "tell the whole model")
+            params = trees.add(before[str(step - 1)], params)
+        models = {**before, str(step): params}
         newest = sorted(models, key=int)[-_KEPT:]
         heard = {**state["heard"], sender: {each: models[each] for each in newest}}
         return local.remembering(gossip={**state, "heard": heard}), {}
 
 
 def gossip(
-    client: Skill,
+    client: Skill | Callable[[int], Skill],
     params: Tree,
     *,
     weights: Weights,
@@ -72,6 +86,7 @@ def gossip(
     steps: int,
     seed: int = 0,
     codec: Codec[Any] = Chain(),
+    gamma: float | None = None,
     lost: str = "last",
     deadline: float = 60.0,
     pause: float = 0.05,
@@ -82,7 +97,8 @@ def gossip(
     and :class:`Tell`.
 
     Args:
-        client: trains from ``{"params"}``, gives ``{"delta"}``; what it weighs its answer with does not count.
+        client: trains from ``{"params"}``, gives ``{"delta"}``; what it weighs its answer with does not count. Or what
+            gives it by step.
         params: what everybody starts from.
         weights: who listens to whom and how much, see :func:`~duetto.protocols.graphs.metropolis`; a device reads its
             own row only.
@@ -90,7 +106,9 @@ def gossip(
         gate: what a neighbour's model must pass to be heard.
         steps: rounds in all, those before a resumed one included.
         seed: of local training.
-        codec: of models on the way; it must remember nothing.
+        codec: of models on the way, or of their differences; it must remember nothing.
+        gamma: how far a device moves where mixing would take it, above 0 to 1, the less the more the codec loses; None
+            tells models instead of differences.
         lost: what stands for a neighbour that is late, gone or rejected: the "last" model heard of it (nothing, where
             there is none), or it is "left out"; then the others weigh more.
         deadline: seconds that a device waits in a round, from when it has told its own.
@@ -98,14 +116,19 @@ def gossip(
         measure: numbers about a device's mixed parameters, for the record, after every ``every`` rounds and the last.
 
     Raises:
-        ConfigError: another word for ``lost``, a time that is not positive, a codec that remembers; and when it runs,
-            weights for others than the neighbours.
+        ConfigError: another word for ``lost``, a time that is not positive, a gamma out of range, a codec that
+            remembers; and when it runs, weights for others than the neighbours.
     """
     if lost not in LOST:
         raise ConfigError(f"lost={lost!r}", f"use one of {', '.join(map(repr, LOST))}")
     if not (deadline > 0 and pause > 0):
         raise ConfigError(f"a deadline of {deadline} s and a pause of {pause} s", "use positive numbers")
+    if gamma is not None and not 0 < gamma <= 1:
+        raise ConfigError(f"gamma={gamma}", "use a number above 0, at most 1, or None")
     tell = Coded(Tell(), there=codec)
+
+    def at(step: int) -> Skill:
+        return client if isinstance(client, Skill) else client(step)
 
     async def role(me: Peer, neighbours: Mapping[str, Peer], local: Local) -> AsyncIterator[Record]:
         row = weights.get(me.name, {})
@@ -116,26 +139,42 @@ def gossip(
         if "gossip" not in local.memory:
             local.memory = {**local.memory, "params": params, "gossip": {"step": np.int64(0)}}
         state = local.memory["gossip"]
-        known = {name: state.get("heard", {}).get(name, {}) for name in neighbours}
+        first = {} if gamma is None else {"-1": params}  # everybody's copy of everybody, before a word was said
+        known = {name: state.get("heard", {}).get(name, first) for name in neighbours}
+        public = state.get("public", params)
+        behind = set(neighbours) if int(state["step"]) else set()  # who starts again cannot know what was missed
         local.memory = {**local.memory, "gossip": {**state, "heard": known}}
         for step in range(int(state["step"]), steps):
             key: Key = (seed, "round", step)
             own = local.memory["params"]
-            trained = read(await me.ask(client, {"params": own}, key=(*key, me.name)), lambda tree: tree)
+            trained = read(await me.ask(at(step), {"params": own}, key=(*key, me.name)), lambda tree: tree)
             model = own if trained.tree is None else trees.add(own, trained.tree)
-            _, message = codec.encode(codec.init(), {"step": np.int64(step), "params": model}, (*key, me.name, "tell"))
+            news = {"params": model} if gamma is None else {"moved": trees.subtract(model, public)}
+            _, message = codec.encode(codec.init(), {"step": np.int64(step), **news}, (*key, me.name, "tell"))
+            said = model if gamma is None else trees.add(public, codec.decode(message)["moved"])
+            whole = {"step": np.int64(step), "params": said}
             asked = (
-                peer.ask(tell, message, key=(*key, me.name, "tell", name), deadline=deadline)
+                peer.ask(
+                    *((Tell(), whole) if name in behind else (tell, message)),
+                    key=(*key, me.name, "tell", name),
+                    deadline=deadline,
+                )
                 for name, peer in neighbours.items()
             )
             told = await asyncio.gather(*asked)
+            if gamma is not None:
+                behind = {name for name, reply in zip(neighbours, told, strict=True) if reply.failure is not None}
+                public = said
             await _heard(local, step, deadline, pause)
             replies = [_model(local, name, step, lost, row[name]) for name in neighbours]
             good = [reply for reply in replies if reply.tree is not None and gate(reply, own) is None]
             _, mixed = aggregator.finish(
-                aggregator.extend(aggregator.init(), [Reply(me.name, model, row[me.name]), *good])
+                aggregator.extend(aggregator.init(), [Reply(me.name, said, row[me.name]), *good])
             )
+            if gamma is not None:
+                mixed = trees.map(partial(_towards, gamma), model, said, mixed)
             state = {"step": np.int64(step + 1), "heard": _after(local.memory["gossip"]["heard"], step)}
+            state |= {} if gamma is None else {"public": public}
             local.memory = {**local.memory, "params": mixed, "gossip": state}
             late = len(replies) - sum(reply.version == step for reply in good)
             record = Record("gossip", step, _metrics(trained, len(good), late), _cost(trained, told))
@@ -174,6 +213,10 @@ def _after(heard: Mapping[str, Mapping[str, Tree]], step: int) -> Mapping[str, M
         ahead = [at for at in models if int(at) > step]
         kept[name] = {at: models[at] for at in ahead or sorted(models, key=int)[-1:]}
     return kept
+
+
+def _towards(gamma: float, model: Array, said: Array, mixed: Array) -> Array:
+    return np.asarray(model + gamma * (mixed - said), model.dtype)
 
 
 def _metrics(trained: Reply, heard: int, late: int) -> Mapping[str, float | str]:

@@ -14,7 +14,7 @@ import numpy as np
 from duetto.protocols.coded import Coded
 from duetto.protocols.collect import together
 from duetto.tree import Tree
-from duetto.types import Action, Algorithm, Group, Key, Local, Move, Peer, Record, Replies, Role, Seen
+from duetto.types import Action, Algorithm, Group, Key, Local, Move, Peer, Policy, Record, Replies, Role, Seen
 
 Measure = Callable[[Tree], Mapping[str, float]]
 
@@ -99,7 +99,11 @@ async def one_round(
         key=(*key, "server"),
     )
     step = int(state["step"])
-    after = {"step": np.int64(step + 1), "server": server, "cohort": learned(algorithm, chooser, seen, move, replies)}
+    after = {
+        "step": np.int64(step + 1),
+        "server": server,
+        "cohort": learned(algorithm.cohort, chooser, seen, move, replies),
+    }
     record = Record("rounds", step, told(replies), together(replies))
     return {**memory, "params": params, "version": np.int64(int(memory["version"]) + 1), "rounds": after}, record
 
@@ -131,7 +135,7 @@ def _parts(algorithm: Algorithm, state: Any, params: Tree, fleet: Group) -> dict
     return {"part": lambda name: algorithm.server.part(state, params, fleet.peer(name))}
 
 
-def learned(algorithm: Algorithm, state: Any, seen: Seen, move: Move, replies: Replies) -> Any:
+def learned(cohort: Policy[Any], state: Any, seen: Seen, move: Move, replies: Replies) -> Any:
     """The cohort policy's state after it has heard how its choice went.
 
     It sees ``loss`` and ``seconds`` of those who answered, NaN elsewhere; the reward is 1 where the answer counted,
@@ -144,7 +148,7 @@ def learned(algorithm: Algorithm, state: Any, seen: Seen, move: Move, replies: R
         if reply.failure is None:
             loss[row], seconds[row] = reply.metrics.get("loss", np.nan), reply.cost.seconds
     heard = Seen(size=seen.size, link=seen.link, traits={**(seen.traits or {}), "loss": loss, "seconds": seconds})
-    return algorithm.cohort.learn(state, heard, move, reward)
+    return cohort.learn(state, heard, move, reward)
 
 
 def told(replies: Sequence[Any]) -> Mapping[str, float | str]:

@@ -21,7 +21,7 @@ from duetto import tree as trees
 from duetto.errors import ConfigError, DataError
 from duetto.protocols.collect import read
 from duetto.tree import Tree
-from duetto.types import Aggregator, Cost, Gate, Group, Key, Peer, Replies, Reply, Skill
+from duetto.types import Aggregator, Cost, Gate, Group, Index, Key, Peer, Replies, Reply, Skill
 
 UP, DOWN = "edge_up_bytes", "edge_down_bytes"
 
@@ -67,6 +67,7 @@ class Tiers:
         key: Key,
         deadline: float | None,
         enough: int | None = None,
+        part: Callable[[str], Index | None] = lambda name: None,
     ) -> tuple[Tree | None, Replies]:
         """As :meth:`Plain.gather`, all edges at once; the deadline is the devices', and each edge waits for its share
         of ``enough``. An edge whose devices do not fit its aggregator makes the round fail, as there."""
@@ -85,7 +86,7 @@ class Tiers:
             down = sum(trees.size(trees.spec(message)) for message in messages.values())
             there = await self._over(down) if edge else 0.0
             heard = await group.ask(members, skill, sent, key=key, deadline=deadline, enough=share)
-            replies = [_gated(read(reply, decode), gate, like) for reply in heard]
+            replies = [_gated(replace(read(reply, decode), index=part(reply.sender)), gate, like) for reply in heard]
             good = [reply for reply in replies if reply.failure is None]
             state = aggregator.extend(aggregator.init(), good) if good else None
             if not edge:

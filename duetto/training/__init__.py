@@ -1,7 +1,10 @@
 """Local training: what a client declares, and the executors that do it."""
 
+from duetto.training.adabn import AdaBn
+from duetto.training.align import Align
 from duetto.training.augment import Affine, Crop
 from duetto.training.auto import Auto
+from duetto.training.bridge import Bridged, Heard
 from duetto.training.client import Client
 from duetto.training.cohort import Cohort
 from duetto.training.contrast import Contrast
@@ -23,12 +26,15 @@ from duetto.training.vertical import Bottom, Top
 from duetto.training.views import BatchNorm, Body, Full, Head, Masked, last_layer
 
 __all__ = [
+    "AdaBn",
     "Adam",
     "Affine",
+    "Align",
     "Auto",
     "BatchNorm",
     "Body",
     "Bottom",
+    "Bridged",
     "Client",
     "Cohort",
     "Contrast",
@@ -42,6 +48,7 @@ __all__ = [
     "Full",
     "Gem",
     "Head",
+    "Heard",
     "Imitate",
     "Kept",
     "Lifelong",

@@ -7,13 +7,17 @@ loss that is told differs from the paper's by a constant.
 
 Schwarz, Czarnecki, Luketina et al.: Progress & Compress: A Scalable Framework for Continual Learning, ICML 2018
 (online EWC; ``decay`` is its gamma): one spring to where the last task ended, older stiffness fading.
+
+As a term of the loss a spring needs ``step * strength * stiffness`` below 2, or it swings ever wider. With a
+``strength`` of its own, :class:`Ewc` steps by the loss first and then takes its springs' force where that step ends
+(implicit Euler): that is stable however stiff they are, and the same where steps are small.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,9 +28,11 @@ from torch.nn import functional
 
 from duetto import tree as trees
 from duetto.errors import ConfigError
-from duetto.models.net import Net, fitting, shared, to_tensor, to_tree
+from duetto.models.net import Net, fitting, shared, to_tensor, to_tensors, to_tree
+from duetto.training.client import Client
 from duetto.training.lifelong import Lifelong
 from duetto.training.losses import Named
+from duetto.training.optimisers import Optimiser
 from duetto.tree import Tree
 from duetto.types import Key, rng
 
@@ -56,26 +62,40 @@ class Elastic:
 
 @dataclass(frozen=True)
 class Ewc(Lifelong):
-    """A client whose loss has an :class:`Elastic`; remembers ``ewc``: ``fisher`` and ``anchor``, nothing at first.
+    """A client whose loss has an :class:`Elastic`, or which has a ``strength``; remembers ``ewc``: ``fisher`` and
+    ``anchor``, nothing at first.
 
     Attributes:
         decay: what is left of older tasks' stiffness (online EWC); None sums all tasks' springs.
+        strength: of springs that are stepped implicitly; None where an :class:`Elastic` in the loss is all.
 
     Raises:
-        ConfigError: a decay outside 0..1.
+        ConfigError: a decay outside 0..1, or a strength that is negative or not finite.
     """
 
     decay: float | None = None
+    strength: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.decay is not None and not 0 <= self.decay <= 1:
             raise ConfigError(f"decay={self.decay}", "use a share from 0 to 1, or None")
+        if self.strength is not None and not 0 <= self.strength < math.inf:
+            raise ConfigError(f"strength={self.strength}", "use a number from 0, or None")
 
     def start(self, sent: Tree, memory: Mapping[str, Any]) -> Tree:
         """The parameters, and the springs."""
         params = sent["params"]
         return {"params": params, **memory.get("ewc", {"fisher": trees.zeros(params), "anchor": params})}
+
+    def stepping(self, memory: Mapping[str, Any], params: Tree) -> Client:
+        """As declared; with a strength, with an optimiser that pulls."""
+        if self.strength is None or "ewc" not in memory:
+            return self
+        stiff, anchor = (to_tensors(memory["ewc"][name]) for name in ("fisher", "anchor"))
+        order = to_tensors(params)  # as the executor has its leaves
+        springs = [self.strength * stiff[name] for name in order], [anchor[name] for name in order]
+        return replace(self, optimiser=_Sprung(self.optimiser, *springs))
 
     def learnt(
         self, memory: Mapping[str, Any], data: Mapping[str, np.ndarray], params: Tree, key: Key
@@ -93,6 +113,34 @@ class Ewc(Lifelong):
             **memory,
             "ewc": {"fisher": stiff, "anchor": trees.map(_between, old["fisher"], old["anchor"], fresh, params)},
         }
+
+
+@dataclass(frozen=True, eq=False)
+class _Sprung:
+    """An optimiser after whose steps springs pull, by as much as they do where they let go."""
+
+    inner: Optimiser
+    stiff: Sequence[Tensor]
+    anchor: Sequence[Tensor]
+
+    def start(self, params: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The inner one, with a pull after each step."""
+        leaves = list(params)
+
+        def pull(optimiser: Any, args: Any, kwargs: Any) -> None:
+            lr = optimiser.param_groups[0]["lr"]
+            with torch.no_grad():
+                for leaf, stiff, anchor in zip(leaves, self.stiff, self.anchor, strict=True):
+                    k = lr * stiff.to(leaf.dtype)
+                    leaf.copy_((leaf + k * anchor.to(leaf.dtype)) / (1 + k))
+
+        optimiser = self.inner.start(leaves)
+        optimiser.register_step_post_hook(pull)
+        return optimiser
+
+    def rate(self, step: int, steps: int) -> float:
+        """The inner one's."""
+        return self.inner.rate(step, steps)
 
 
 def fisher(net: Net, params: Tree, x: np.ndarray, key: Key) -> Tree:

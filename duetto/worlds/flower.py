@@ -86,36 +86,44 @@ def client(make: Make) -> ClientApp:
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
-        program = make(context.run_config)
-        name = _name(program, context.node_config)
-        data = program.data(name)
-        traits = {"examples": float(len(data))} if hasattr(data, "__len__") else {}
-        return Message(_content({"name": name, "traits": json.dumps(traits)}), reply_to=message)
+        name, traits, fault = str(context.node_config.get("name", "")), {}, ""
+        try:
+            program = make(context.run_config)
+            name = _name(program, context.node_config)
+            data = program.data(name)
+            traits = {"examples": float(len(data))} if hasattr(data, "__len__") else {}
+        except Error as error:
+            fault = str(error)
+        return Message(_content({"name": name, "traits": json.dumps(traits), "fault": fault}), reply_to=message)
 
     @app.query("ask")
     def ask(message: Message, context: Context) -> Message:
-        program = make(context.run_config)
-        name = _name(program, context.node_config)
-        local = Local(program.data(name), program.memory)
-        running = Running(program.device, name, local=local, keep=_State(context.state))
         try:
-            said = asyncio.run(running.answer(CLOUD, _question(message.content)))
+            said = _answered(make(context.run_config), context, message.content)
         except Error as fault:
             said = Said(failure=str(fault))
-        finally:
-            running.close()
         told = {"body": said.body, "version": said.version, "failure": said.failure}
         return Message(_content({**told, "metrics": json.dumps(dict(said.metrics))}), reply_to=message)
 
     return app
 
 
+def _answered(program: Program, context: Context, asked: RecordDict) -> Said:
+    name = _name(program, context.node_config)
+    local = Local(program.data(name), program.memory)
+    running = Running(program.device, name, local=local, keep=_State(context.state))
+    try:
+        return asyncio.run(running.answer(CLOUD, _question(asked)))
+    finally:
+        running.close()
+
+
 def server(make: Make) -> ServerApp:
     """The app of the cloud.
 
-    It reads of the run's configuration, beside what the program reads: ``nodes``, how many SuperNodes are waited for
-    (1, or all of the program's devices); ``memory`` and ``records``, files on the SuperLink's machine for what the
-    cloud remembers (a run that finds it there goes on from it) and for its records.
+    It reads of the run's configuration, beside what the program reads: ``wait``, how many SuperNodes are waited for (0
+    is all of the program's devices, or one where it names none); ``memory`` and ``records``, files on the SuperLink's
+    machine for what the cloud remembers (a run that finds it there goes on from it) and for its records.
     """
     from flwr.serverapp import ServerApp
 
@@ -149,7 +157,7 @@ async def served(program: Program, grid: Grid, run: Mapping[str, Any]) -> None:
 
 
 async def _played(running: Running, nodes: _Nodes, run: Mapping[str, Any]) -> None:
-    await nodes.arrived(int(run.get("nodes", 0)) or max(1, len(nodes.names)))
+    await nodes.arrived(int(run.get("wait", 0)) or max(1, len(nodes.names)))
     path = str(run.get("records", ""))
 
     def log(record: Record) -> None:
@@ -222,7 +230,7 @@ class _Post:
             return str(reply.error.reason)
         about = _told(reply.content)
         self.other = Greeting(about["name"], json.loads(about["traits"]))
-        return ""
+        return str(about["fault"])
 
     async def ask(self, question: Question) -> Said:
         """One message there, and one back."""

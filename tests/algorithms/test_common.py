@@ -13,6 +13,7 @@ from duetto.algorithms.common import Common, remembered, variant
 from duetto.algorithms.fedavg import Average
 from duetto.errors import ConfigError
 from duetto.models import Mlp
+from duetto.models.principal import principal
 from duetto.policies import Everyone, Uniform
 from duetto.training import SGD, CrossEntropy
 from duetto.types import Rows
@@ -22,13 +23,22 @@ KEYWORDS = {n: p for n, p in inspect.signature(variant).parameters.items() if p.
 PUBLIC = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 OTHER = Mlp((3,), 2, (4,))
 OWN: dict[str, Any] = {"levels": (1.0, 0.5), "rank": 2, "control": OTHER, "hidden": 3, "size": 4, "hessian": "fo"}
-OWN |= dict.fromkeys(("digest", "first", "passes"), 1) | dict.fromkeys(("svd", "published"), True)
+OWN |= dict.fromkeys(("bridge", "digest", "every", "first", "noise", "passes"), 1) | dict.fromkeys(
+    ("svd", "published"), True
+)
 FIRST: dict[str, Callable[[Any], tuple[Any, ...]]] = {
     "dc_ccl": lambda problem: (problem.net, problem.params, (OTHER, OTHER.init(0)), PUBLIC),
     "dccl": lambda problem: (problem.net, problem.params, Rows(PUBLIC, np.arange(4) % 2)),
     "dsfl": lambda problem: ((problem.net, OTHER), 4),
+    "fedagg": lambda problem: ((OTHER, OTHER, problem.net), (("ann",),), principal(PUBLIC, 2)),
     "feddf": lambda problem: ((problem.net, OTHER), PUBLIC),
     "fedmd": lambda problem: ((problem.net, OTHER), 4),
+    "slow_fast": lambda problem: (
+        problem.net,
+        problem.params,
+        (OTHER, OTHER.init(0)),
+        Rows(PUBLIC, np.arange(4) % 2),
+    ),
 }
 
 
@@ -55,7 +65,14 @@ def test_a_builder_s_signature_spells_out_what_it_takes(name: str, problem: Any)
     assert client.loss[0] == CrossEntropy()
     assert (client.optimiser, client.epochs, client.batch_size) == (SGD(0.3, momentum), 4, 5)
     assert built.cohort == Uniform(2)
-    if name not in {"duet", "dsfl", "feddf", "fedmd"}:  # these learn more than one network, or none that is shared
+    if name not in {
+        "duet",
+        "dsfl",
+        "fedadg",
+        "fedagg",
+        "feddf",
+        "fedmd",
+    }:  # these learn more than one network, or none that is shared
         assert client.net == problem.net
         assert built.params is problem.params
     with pytest.raises(TypeError):

@@ -10,7 +10,7 @@ from duetto import tree as trees
 from duetto.algorithms import dccl, duet, fedavg
 from duetto.algorithms.duet import Generate, context
 from duetto.errors import ConfigError, DataError
-from duetto.models import Conv, Mlp, Text
+from duetto.models import Conv, Mlp, Ncf, Text
 from duetto.models.generated import Generated
 from duetto.models.patched import Patched
 from duetto.protocols import rounds
@@ -56,6 +56,15 @@ def test_a_patch_moves_the_last_layer_and_nothing_else(net: Any) -> None:
         f"/{last}/bias",
         f"/{last}/weight",
     }
+
+
+@pytest.mark.parametrize("net", [NET, Conv((1, 4, 4), 2, (3,)), Ncf((4,), 2, 9, 3, (5,))])
+def test_all_patched_models_say_on_average_what_the_mean_patch_says(net: Any) -> None:
+    patched, draw = Patched(net, 4), np.random.default_rng(0)
+    start, codes = net.init(2), draw.normal(size=(3, 4))
+    x = draw.integers(1, 9, size=(5, *net.shape)).astype(np.float32)
+    said = np.mean([net.logits(patched.joined(start, code), x) for code in codes], 0)
+    np.testing.assert_allclose(net.logits(patched.joined(start, codes.mean(0)), x), said, rtol=1e-4, atol=1e-4)
 
 
 def test_dccl_s_cloud_learns_from_labels_and_from_all_patched_models(problem: Any) -> None:

@@ -1,105 +1,267 @@
-"""FedPer, FedRep, FedBN and LG-FedAvg: what travels is averaged, the rest is each device's own."""
+"""Split learning: the same steps as whole, for every kind, in simulation."""
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
 
+import duetto as du
+from duetto import algorithms, codecs, policies, protocols
 from duetto import tree as trees
-from duetto.algorithms import fedavg, fedbn, fedper, fedrep, lg_fedavg
+from duetto.algorithms.split import halves, split
 from duetto.errors import ConfigError
-from duetto.models import Mlp
-from duetto.training import Body, Head
+from duetto.models import Conv
+from duetto.models.net import built
+from duetto.models.staged import Half, Staged, stage
+from duetto.training import SGD
+from duetto.training.sequential import order
+from duetto.training.split import Back, Enter, Forth, Front, Leave, Tail
+from duetto.tree import Spec, Tree
+from duetto.types import Codec, Domain, Key, Local, Party, Rows
 
-HOW: Any = {"lr": 0.2, "epochs": 2, "batch_size": 4}
-BIAS, WEIGHT = slice(0, 2), slice(2, 8)
-
-
-def vector(tree: Any) -> np.ndarray:
-    return np.concatenate([np.ravel(leaf) for _, leaf in trees.leaves(tree)])
-
-
-def first(problem: Any) -> np.ndarray:
-    """Where a device's own parameters begin."""
-    return vector(problem.net.init(0)).astype(float)
+NET = Conv((1, 8, 8), 10, (4, 8))
+DEVICE = (Enter, Front, Tail, Leave)
 
 
-@pytest.mark.parametrize(("build", "travels"), [(fedper, WEIGHT), (lg_fedavg, BIAS)])
-def test_rounds_are_those_of_the_paper(problem: Any, turns: Any, build: Any, travels: slice) -> None:
-    """With the bias for the head: FedPer shares the weights, LG-FedAvg the bias."""
-    stays = BIAS if travels == WEIGHT else WEIGHT
-    w, own = problem.start.copy(), {user: first(problem)[stays] for user in problem.users}
-    for step in range(4):
-        ends = []
-        for user in problem.asked(step):
-            begin = w.copy()
-            begin[stays] = own[user]
-            ends.append(problem.descend(user, begin, step, **HOW))
-            own[user] = ends[-1][stays]
-        sizes = [len(problem.data[user]) for user in problem.asked(step)]
-        w[travels] = np.average(ends, axis=0, weights=sizes)[travels]
-    algorithm = build(problem.net, problem.params, head=("*.bias",), cohort=turns, **HOW)
-    log = problem.lived(algorithm, 4)
-    np.testing.assert_allclose(vector(log.memory["cloud"]["params"]), w, rtol=1e-9)
-    sent = algorithm.server.send({}, log.memory["cloud"]["params"], None)
-    assert vector(sent["params"]).size == w[travels].size, "the rest is not sent"
-    for user in problem.users:
-        np.testing.assert_allclose(vector(log.memory[user]["stays"]), own[user], rtol=1e-9)
-        w[stays] = own[user]
-        np.testing.assert_allclose(vector(algorithm.client.personal(sent, log.memory[user])), w, rtol=1e-9)
-    w[stays] = first(problem)[stays]
-    np.testing.assert_allclose(vector(algorithm.client.personal(sent, {})), w, rtol=1e-6)
+class Residual(nn.Module):
+    """A network whose cuts are crossed by several tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(64, 12), nn.Linear(12, 12), nn.Linear(12, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        x = torch.relu(self.first(x.flatten(1)))
+        return self.last(x + torch.tanh(self.second(x)))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(
-    "algorithm",
-    [
-        lambda problem: fedper(problem.net, problem.params, head=(), **HOW),
-        lambda problem: lg_fedavg(problem.net, problem.params, head=("*",), **HOW),
-        lambda problem: fedbn(problem.net, problem.params, **HOW),
-        lambda problem: fedrep(problem.net, problem.params, head=(), **HOW),
-    ],
-    ids=["fedper", "lg_fedavg", "fedbn", "fedrep"],
-)
-def test_where_nothing_stays_it_is_fedavg(problem: Any, algorithm: Any) -> None:
-    """Bit for bit; FedRep's rows come in another order, so there in one batch."""
-    plain, split = fedavg(problem.net, problem.params, **HOW), algorithm(problem)
-    if split.client.__class__.__name__ == "FedRepClient":
-        plain, split = (replace(each, client=replace(each.client, batch_size=9)) for each in (plain, split))
-        np.testing.assert_allclose(problem.learned(split, 3), problem.learned(plain, 3), rtol=1e-9)
-    else:
-        np.testing.assert_array_equal(problem.learned(split, 3), problem.learned(plain, 3))
+@lru_cache
+def staged(name: str) -> tuple[nn.Module, Staged]:
+    """A model whole, and as stages."""
+    torch.manual_seed(0)
+    model = built(NET, 0) if name == "conv" else Residual()
+    return model, stage(model, torch.zeros(2, 1, 8, 8))
 
 
-def test_where_all_stays_there_is_nothing_to_share(problem: Any) -> None:
-    server = fedper(problem.net, problem.params, head=("*",), **HOW).server
-    with pytest.raises(ConfigError, match="nothing of the network travels"):
-        server.send({}, problem.params, None)
+def people(count: int = 3) -> dict[str, Rows]:
+    """Rows of several sizes."""
+    draw = np.random.default_rng(0)
+    return {
+        f"u{i}": Rows(draw.normal(size=(n, 1, 8, 8)).astype(np.float32), draw.integers(10, size=n))
+        for i, n in enumerate((40, 23, 33)[:count])
+    }
 
 
-def test_fedrep_trains_the_head_and_then_the_body(problem: Any) -> None:
-    """In whole batches, so that the order of rows does not matter."""
-    how: Any = {"lr": 0.2, "batch_size": 9}
-    w, own = problem.start.copy(), {user: first(problem)[BIAS] for user in problem.users}
-    for _ in range(3):
-        ends = []
-        for user, rows in problem.data.items():
-            v = np.concatenate([own[user], w[WEIGHT]])
-            for part in [BIAS] * 3 + [WEIGHT] * 2:
-                v[part] -= 0.2 * problem.slope(v, rows.x.astype(float), rows.y)[part]
-            own[user] = v[BIAS]
-            ends.append(v)
-        w[WEIGHT] = np.average(ends, axis=0, weights=[len(rows) for rows in problem.data.values()])[WEIGHT]
-    algorithm = fedrep(problem.net, problem.params, head=("*.bias",), head_epochs=3, epochs=2, **how)
-    log = problem.lived(algorithm, 3)
-    np.testing.assert_allclose(vector(log.memory["cloud"]["params"]), w, rtol=1e-6)
-    np.testing.assert_allclose(vector(log.memory["eve"]["stays"]), own["eve"], rtol=1e-6)
-    with pytest.raises(ConfigError, match="head_epochs=-1"):
-        fedrep(problem.net, problem.params, head_epochs=-1, epochs=2, **how)
+def ran(sides: Mapping[str, Half], what: Any, data: Mapping[str, Rows], steps: int = 1, **given: Any) -> Any:
+    """A simulation of it."""
+    memory = {slot: half for slot, half in sides.items() if slot != "back"}
+    cloud = Party(
+        roles=(protocols.split(what, steps=steps, seed=7),),
+        skills=(Back, Forth),
+        local=Local(None, {"back": sides["back"]}),
+    )
+    fleet = du.fleet("phones", list(data), data=data.__getitem__, memory=memory)
+    return du.simulate(device=Party(skills=DEVICE), cloud=cloud, fleet=fleet, alone=True, **given)
 
 
-def test_by_default_the_last_layer_is_the_head() -> None:
-    net = Mlp((3,), 2, (4,))
-    assert fedper(net, net.init(0), **HOW).view == Body(("3.*",)) == fedrep(net, net.init(0), **HOW).view
-    assert lg_fedavg(net, net.init(0), **HOW).view == Head(("3.*",))
+def params(log: Any) -> dict[str, np.ndarray]:
+    """What was learned, by the model's names, of all sides."""
+    sides = log.memory["cloud"]["split"]["params"].values()
+    return {pointer: leaf for side in sides for pointer, leaf in trees.leaves(side)}
+
+
+def plain(model: nn.Module, data: Rows, optimiser: SGD, epochs: int, size: int, key: Key) -> dict[str, np.ndarray]:
+    """Unsplit training in a few lines of torch."""
+    leaves = {name: leaf.detach().clone().requires_grad_() for name, leaf in model.named_parameters()}
+    stepping = optimiser.start(leaves.values())
+    for epoch in range(epochs):
+        for rows in torch.split(order(key, epoch, len(data)), size):
+            logits = functional_call(model.eval(), leaves, (torch.from_numpy(data.x[rows.numpy()]),))
+            stepping.zero_grad()
+            nn.functional.cross_entropy(
+                logits, torch.from_numpy(data.y[rows.numpy()]), reduction="none"
+            ).mean().backward()
+            stepping.step()
+    return {"/" + name.replace(".", "/"): leaf.detach().numpy() for name, leaf in leaves.items()}
+
+
+def differing(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> list[str]:
+    """Where two differ by a bit."""
+    assert found.keys() == wanted.keys()
+    return [name for name in found if not np.array_equal(found[name], wanted[name])]
+
+
+@pytest.mark.parametrize("name", ["conv", "residual"])
+def test_split_is_unsplit_bit_for_bit_at_every_cut(name: str) -> None:
+    (model, net), data = staged(name), people(1)
+    optimiser = SGD(0.1, 0.9)
+    wanted = plain(model, data["u0"], optimiser, 2, 16, (7, "round", 0, "u0"))
+    for cut in range(len(net)):
+        if not net[cut:].learnable:
+            continue
+        sides = halves(net, cut)
+        log = ran(sides, split(sides, "vanilla", optimiser, epochs=2, cohort=policies.Everyone()), data)
+        assert differing(params(log), wanted) == [], f"cut {cut}"
+
+
+@pytest.mark.parametrize("kind", ["vanilla", "splitfed1"])
+@pytest.mark.parametrize(("cut", "last"), [(1, 7), (3, 7), (2, 5)])
+def test_u_shaped_is_unsplit_and_no_label_leaves(kind: str, cut: int, last: int) -> None:
+    (model, net), data = staged("conv"), people(1)
+    optimiser = SGD(0.1, 0.9)
+    sides = halves(net, cut, last)
+    if not sides["back"].learnable:
+        pytest.skip("nothing to learn between the cuts")
+    seen: list[Tree] = []
+    made = split(sides, kind, optimiser, epochs=1, cohort=policies.Everyone(), up=Spy(seen))
+    wanted = plain(model, data["u0"], optimiser, 1, 16, (7, "round", 0, "u0"))
+    found = params(ran(sides, made, data))
+    for name in wanted:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-6, atol=1e-7)
+    if kind == "vanilla":
+        assert differing(found, wanted) == []
+    sent = [leaf for tree in seen for _, leaf in trees.leaves(tree)]
+    assert sent
+    assert all(np.issubdtype(np.asarray(leaf).dtype, np.floating) for leaf in sent), "labels are whole numbers"
+    labels = data["u0"].y.astype(np.int64)
+    for tree in seen:
+        body = trees.encode(tree)
+        assert not any(labels[i : i + 4].tobytes() in body for i in range(len(labels) - 4))
+
+
+@dataclass(frozen=True)
+class Spy(Codec[None]):
+    """Sees what crosses."""
+
+    seen: list[Tree] = field(hash=False, compare=False)
+    takes: ClassVar[Any] = frozenset({Domain.FLOATS})
+    gives: ClassVar[Any] = Domain.FLOATS
+    remembers: ClassVar[bool] = False
+
+    def init(self) -> None:
+        """Nothing."""
+
+    def encode(self, state: None, tree: Tree, key: Key) -> tuple[None, Tree]:
+        """Look at it."""
+        self.seen.append(tree)
+        return None, tree
+
+    def decode(self, tree: Tree) -> Tree:
+        """As it came."""
+        return tree
+
+    def becomes(self, spec: Spec) -> Spec | None:
+        """As it was."""
+        return spec
+
+
+def test_splitfed_1_is_federated_averaging() -> None:
+    """The limit law: a half of its own for each device on both sides, averaged, is the whole model averaged."""
+    _, net = staged("conv")
+    data, cohort = people(), policies.Uniform(2)
+    sides = halves(net, 3)
+    made = split(sides, "splitfed1", SGD(0.1), epochs=2, cohort=cohort, batch_size=8)
+    found = params(ran(sides, made, data, steps=3))
+    avg = algorithms.fedavg(NET, NET.init(0), lr=0.1, epochs=2, batch_size=8, cohort=cohort)
+    log = du.simulate(
+        device=Party(skills=(type(avg.client),)),
+        cloud=protocols.rounds(avg, steps=3, seed=7),
+        fleet=du.fleet("phones", list(data), data=data.__getitem__),
+        alone=True,
+    )
+    wanted = dict(trees.leaves(log.memory["cloud"]["params"]))
+    assert differing(found, wanted) == []
+
+
+@pytest.mark.parametrize("kind", ["vanilla", "parallel", "splitfed1", "splitfed2", "splitfed3"])
+def test_every_kind_learns_and_a_stopped_one_goes_on(kind: str) -> None:
+    """Rows that a line tells apart; after a stop everything is as if there had been none."""
+    draw = np.random.default_rng(1)
+    data = {}
+    for i in range(3):
+        x = draw.normal(size=(30, 1, 8, 8)).astype(np.float32)
+        data[f"u{i}"] = Rows(x, (x[:, 0, 0, 0] > 0).astype(np.int64))
+    _, net = staged("residual")
+    sides = halves(net, 2)
+    made = split(sides, kind, SGD(0.3), epochs=3, cohort=policies.Everyone())
+    whole = ran(sides, made, data, steps=4)
+    losses = [record.metrics["loss"] for record in whole.records]
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(record.metrics["failed"] == 0 for record in whole.records)
+
+
+def test_parallel_is_one_batch_of_all() -> None:
+    """The cloud's half after one step is that of one step on all devices' rows, in the order of their names."""
+    model, net = staged("residual")
+    data = {name: Rows(rows.x[:8], rows.y[:8]) for name, rows in people().items()}
+    sides = halves(net, 0)  # all of it in the cloud
+    made = split(sides, "parallel", SGD(0.1), epochs=1, cohort=policies.Everyone(), batch_size=8)
+    found = params(ran(sides, made, data))
+    rows = {name: order((7, "round", 0, name), 0, 8).numpy() for name in data}
+    joint = Rows(*(np.concatenate([getattr(data[n], column)[rows[n]] for n in sorted(data)]) for column in "xy"))
+    leaves = {name: leaf.detach().clone().requires_grad_() for name, leaf in model.named_parameters()}
+    logits = functional_call(model.eval(), leaves, (torch.from_numpy(joint.x),))
+    nn.functional.cross_entropy(logits, torch.from_numpy(joint.y)).backward()
+    for name, leaf in leaves.items():
+        wanted = (leaf - 0.1 * leaf.grad).detach().numpy()
+        np.testing.assert_allclose(found["/" + name.replace(".", "/")], wanted, atol=1e-6)
+
+
+def test_a_device_that_fails_is_left_out_of_its_round() -> None:
+    data = people()
+    data["u1"] = replace(data["u1"], y=np.full(len(data["u1"]), 99))  # the cloud refuses its labels
+    _, net = staged("conv")
+    sides = halves(net, 3)
+    made = split(sides, "splitfed1", SGD(0.1), epochs=1, cohort=policies.Everyone())
+    (record,) = ran(sides, made, data).records
+    assert (record.metrics["cohort"], record.metrics["failed"]) == (3, 1)
+    assert "u1: cloud: labels" in str(record.metrics["failures"])
+    others = {name: rows for name, rows in data.items() if name != "u1"}
+    assert differing(params(ran(sides, made, data)), params(ran(sides, made, others))) == []
+
+
+def test_int8_both_ways_is_four_times_smaller() -> None:
+    _, net = staged("conv")
+    sides = halves(net, 2)
+    lean = du.Chain((codecs.Quantise(8), codecs.Zstd()))
+
+    def up_and_down(**wire: Any) -> tuple[int, int]:
+        made = split(sides, "splitfed3", SGD(0.1), epochs=1, cohort=policies.Everyone(), **wire)
+        (record,) = ran(sides, made, people()).records
+        assert record.metrics["failed"] == 0
+        return record.cost.up_bytes, record.cost.down_bytes
+
+    whole, small = up_and_down(), up_and_down(up=lean, down=lean)
+    assert whole[0] > 4 * small[0]  # with the labels and what frames a message
+    assert whole[1] > 3 * small[1]  # slopes are no sparse things
+
+
+def test_what_cannot_be_is_one_line() -> None:
+    _, net = staged("conv")
+    with pytest.raises(ConfigError, match="no kind of split learning is called 'other'"):
+        split(halves(net, 3), "other", SGD(0.1), epochs=1, cohort=policies.Everyone())
+    with pytest.raises(ConfigError, match="leaves the cloud nothing to learn"):
+        halves(net, len(net))
+    with pytest.raises(ConfigError, match="a batch has at least one row"):
+        Enter(1, 0)
+
+
+def test_parameters_on_two_sides_of_a_cut_are_refused() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.one(torch.relu(self.one(x)))  # type: ignore[no-any-return]
+
+    net = stage(Tied(), torch.zeros(2, 4))
+    with pytest.raises(ConfigError, match=r"one\.(weight|bias) is on two sides of the cut"):
+        halves(net, 1)

@@ -78,6 +78,26 @@ def test_feedback_holds_the_input_only_where_the_user_lets_it_go(
     run(main())
 
 
+def test_no_more_inputs_leave_in_a_day_than_the_user_lets_go(small: Path, tmp_path: Path) -> None:
+    settings = Settings("raw", samples_a_day=2)
+
+    async def corrected() -> None:
+        async with Device(tmp_path, small=small, settings=settings) as device:
+            for _ in range(2):
+                ticket = device.correct(await device.answer(X[0]), 2)
+                assert ticket is not None
+                await device.outbox.committed(ticket)
+
+    async def kept() -> list[bool]:
+        async with Device(tmp_path, small=small, settings=settings) as device:
+            entries = (await device.outbox.batch()).entries
+            return ["x" in trees.decode(entry.body) for entry in entries if entry.kind == FEEDBACK]
+
+    run(corrected())
+    run(corrected())  # as many after a restart
+    assert run(kept()) == [True, True, False, False]  # what was right is told all the same
+
+
 def test_an_input_that_may_not_leave_any_longer_stays(small: Path, tmp_path: Path) -> None:
     async def main() -> None:
         async with Device(tmp_path, small=small, settings=Settings("raw")) as device:

@@ -1,7 +1,7 @@
 """The laws of every algorithm, found by walking the room: one paper, one short file, parts that can be changed.
 
 A builder is a public function of a module of ``duetto.algorithms`` that returns an :class:`Algorithm`; one that
-cannot be built from a network, its parameters and a learning rate needs a line in OWN or BUILT.
+cannot be built from what is GIVEN, by the names of its parameters, and a learning rate needs a line in OWN or BUILT.
 """
 
 import importlib
@@ -18,7 +18,9 @@ import pytest
 from duetto import algorithms
 from duetto import tree as trees
 from duetto.models import Mlp
+from duetto.models.principal import principal
 from duetto.policies import Everyone, Uniform
+from duetto.programs.given import Given, built
 from duetto.protocols import rounds
 from duetto.simulation.engine import Log, Saved, simulate
 from duetto.simulation.fleet import fleet
@@ -31,6 +33,7 @@ PARAMS = NET.init(0)
 USERS = {"ann": 5, "ben": 9, "eve": 4}
 OWN: dict[str, Mapping[str, Any]] = {
     "ditto": {"lam": 0.1},
+    "fedagg": {"nets": (NET, OTHER, Mlp((3,), 2, (8,))), "bridge": 3},
     "fedadagrad": {"server_lr": 0.03},
     "fedadam": {"server_lr": 0.03},
     "feddyn": {"alpha": 0.1},
@@ -43,20 +46,20 @@ OWN: dict[str, Mapping[str, Any]] = {
     "pfedme": {"lam": 2.0, "eta": 0.2},
 }
 PUBLIC = np.random.default_rng(4).normal(size=(6, 3)).astype(np.float32)
+CODER = principal(PUBLIC, 2)
+CLOUD = (OTHER, OTHER.init(1))
+MORE = {"slow": CLOUD, "edges": (("ann", "ben"), ("eve",)), "autoencoder": CODER}
+GIVEN = Given(NET, PARAMS, (NET, OTHER), PUBLIC, Rows(PUBLIC, np.arange(6) % 2), CLOUD, NET, MORE)
 BUILT: dict[str, Callable[[Any], Algorithm]] = {
-    "dc_ccl": lambda build: build(NET, PARAMS, (OTHER, OTHER.init(1)), PUBLIC, control=NET, lr=0.1, epochs=1),
-    "dccl": lambda build: build(NET, PARAMS, Rows(PUBLIC, np.arange(6) % 2), lr=0.1, epochs=1),
-    "dsfl": lambda build: build((NET, OTHER), len(PUBLIC), lr=0.1, epochs=1),
-    "feddf": lambda build: build((NET, OTHER), PUBLIC, lr=0.1, epochs=1),
-    "fedmd": lambda build: build((NET, OTHER), len(PUBLIC), lr=0.1, epochs=1),
     "taught": lambda build: build(
         Client(NET, (Distil(1.0, 1.0),), SGD(0.1), 1, 4, lessons="lessons"), PARAMS, cohort=Everyone()
     ),
 }
 APART = {"LoraClient", "HalfLoraClient", "DesignClient", "LogitsClient", "PatchClient", "ProbabilitiesClient"}
-APART |= {"ControlledClient", "DuetClient"}
+APART |= {"ControlledClient", "DuetClient", "AlignedClient"}
 MANY = {"DesignClient", "LogitsClient", "ProbabilitiesClient"}  # devices have networks of several designs
-MANY |= {"PatchClient", "DuetClient"}  # the cloud learns by itself, or what is learned is more than a network
+# The cloud learns by itself, or what is learned is more than a network.
+MANY |= {"PatchClient", "DuetClient", "FastClient", "AlignedClient", "Bridged"}
 MODULES = sorted(info.name for info in pkgutil.iter_modules(algorithms.__path__, "duetto.algorithms."))
 PAPERS = [name for name in MODULES if name != "duetto.algorithms.common"]
 
@@ -77,8 +80,8 @@ def builders() -> dict[str, Callable[..., Any]]:
 def algorithm(request: pytest.FixtureRequest) -> Algorithm:
     """One built with few settings; a row a step, so that order and drift tell."""
     build, own = builders()[request.param], OWN.get(request.param, {})
-    built = BUILT[request.param](build) if request.param in BUILT else build(NET, PARAMS, lr=0.1, epochs=1, **own)
-    return replace(built, client=replace(built.client, batch_size=1, epochs=2, executor=Sequential()))
+    made = BUILT[request.param](build) if request.param in BUILT else built(build, GIVEN, lr=0.1, epochs=1, **own)
+    return replace(made, client=replace(made.client, batch_size=1, epochs=2, executor=Sequential()))
 
 
 def data(user: str) -> Rows:
@@ -91,7 +94,12 @@ def data(user: str) -> Rows:
 def memory() -> dict[str, Any]:
     """What a device was taught: the first four rows."""
     logits = np.array([[2.0, -1.0], [-0.5, 1.5], [0.2, 0.3], [-1.0, 3.0]], np.float32)
-    return {"params": PARAMS, "lessons": {"rows": np.arange(4), "logits": logits}, "public": PUBLIC}
+    return {
+        "params": PARAMS,
+        "lessons": {"rows": np.arange(4), "logits": logits},
+        "public": PUBLIC,
+        "autoencoder": CODER,
+    }
 
 
 def lived(algorithm: Algorithm, steps: int = 2, seed: int = 0, **more: Any) -> Log:

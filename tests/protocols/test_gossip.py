@@ -10,7 +10,7 @@ import pytest
 from duetto import tree as trees
 from duetto.aggregation import Gate, Mean
 from duetto.algorithms import fedavg
-from duetto.codecs import Feedback, Quantise, Zstd
+from duetto.codecs import Feedback, Quantise, TopK, Zstd
 from duetto.errors import ConfigError, DataError
 from duetto.models import Mlp
 from duetto.protocols import rounds
@@ -44,7 +44,15 @@ class Pull(Skill):
         return Work(self.flops)
 
 
-def gossiped(graph: Any, client: Skill = Pull(), steps: int = 5, **more: Any) -> Log:
+@dataclass(frozen=True)
+class Once(Skill):
+    """A step by the data at the start, and none later."""
+
+    def __call__(self, local: Local, tree: Tree, key: Key, sender: str) -> tuple[Local, Tree]:
+        return local, {"delta": {"w": local.data[0] * (key[2] == 0)}, "weight": np.float64(1), "metrics": {}}
+
+
+def gossiped(graph: Any, client: Any = Pull(), steps: int = 5, **more: Any) -> Log:
     """A run of gossip in a fleet of phones."""
     given: dict[str, Any] = {"weights": metropolis(graph), "aggregator": Mean(), "gate": Gate(norm=None), **more}
     role = gossip(client, START, steps=steps, **given)
@@ -82,6 +90,12 @@ def test_models_are_trained_and_mixed_by_the_weights(graph: Any) -> None:
     assert log.memory["u0"].keys() == {"params", "gossip"}
 
 
+def test_a_client_may_change_from_step_to_step() -> None:
+    """Nobody trains in the first two rounds of five, in which models are all the same."""
+    log = gossiped(ring(USERS), lambda step: Pull(bad=tuple(USERS) if step < 2 else ()))
+    np.testing.assert_allclose(models(log), by_hand(ring(USERS), 3), rtol=1e-12)
+
+
 def test_a_message_costs_both_ends_and_training_costs_no_bytes() -> None:
     message = trees.size(trees.spec({"step": np.int64(0), "params": START})) + trees.size({})  # and what is answered
     for graph in (ring(USERS), complete(USERS)):
@@ -96,6 +110,83 @@ def test_a_codec_makes_messages_smaller_and_models_coarser() -> None:
     assert 0 < np.abs(models(plain) - models(coded)).max() < 0.5
     whole = gossiped(ring(USERS), codec=Zstd())
     np.testing.assert_array_equal(models(plain), models(whole))
+
+
+def test_differences_that_lose_nothing_and_gamma_1_are_plain_gossip() -> None:
+    log = gossiped(ring(USERS), gamma=1.0, codec=Zstd())
+    np.testing.assert_allclose(models(log), by_hand(ring(USERS), 5), rtol=1e-12)
+
+
+def test_what_a_codec_loses_is_told_later() -> None:
+    """CHOCO-SGD by hand: public copies, the difference coded, a part of the way towards the mix of copies."""
+    graph, gamma = ring(USERS), 0.4
+    weights = metropolis(graph)
+    w = np.array([[weights[a].get(b, 0.0) for b in USERS] for a in USERS])
+    means = np.array([POINTS[name].mean(axis=0) for name in USERS])
+    now, public = np.tile(START["w"], (6, 1)), np.tile(START["w"], (6, 1))
+    for _ in range(5):
+        now = now + LR * (means - now)
+        moved = now - public
+        largest = np.abs(moved) == np.abs(moved).max(1, keepdims=True)
+        public = public + np.where(largest, moved, 0)
+        now = now + gamma * (w @ public - public)
+    log = gossiped(graph, gamma=gamma, codec=TopK(1 / 3))
+    np.testing.assert_allclose(models(log), now, rtol=1e-12)
+    kept = np.array([log.memory[name]["gossip"]["public"]["w"] for name in USERS])
+    np.testing.assert_allclose(kept, public, rtol=1e-12)
+    for name in USERS:
+        for other in graph[name]:
+            heard = log.memory[name]["gossip"]["heard"][other]["4"]["w"]
+            np.testing.assert_array_equal(heard, log.memory[other]["gossip"]["public"]["w"])
+
+
+def test_coarse_differences_come_to_agree_where_coarse_models_do_not() -> None:
+    """Nobody trains: plain gossip of the largest of three numbers loses the others, differences do not."""
+    graph, points = complete(USERS), {name: np.full((1, 3), float(i)) for i, name in enumerate(USERS)}
+
+    def spread(gamma: float | None) -> float:
+        more: dict[str, Any] = {"codec": TopK(1 / 3), "gamma": gamma}
+        role = gossip(
+            Once(), START, weights=metropolis(graph), aggregator=Mean(), gate=Gate(norm=None), steps=40, **more
+        )
+        everyone = fleet("phones", USERS, data=points.__getitem__)
+        log = simulate(fleet=everyone, device=Party((role,), (Once, Tell)), neighbours=graph)
+        want = START["w"] + np.mean([points[name][0] for name in USERS], axis=0)
+        return float(np.abs(models(log) - want).max())
+
+    assert spread(0.3) < 0.01
+    assert spread(None) > 1
+
+
+def test_who_missed_a_difference_is_told_the_whole_copy() -> None:
+    """u1 forgets what it heard of u0 after the first round: the next difference is refused, then the copy comes."""
+    graph = ring(USERS)
+
+    async def role(me: Peer, neighbours: Mapping[str, Peer], local: Local) -> AsyncIterator[Record]:
+        own = gossip(
+            Pull(),
+            START,
+            weights=metropolis(graph),
+            aggregator=Mean(),
+            gate=Gate(norm=None),
+            steps=4,
+            codec=Quantise(8),
+            gamma=1.0,
+            deadline=5.0,
+        )
+        async for record in own(me=me, neighbours=neighbours, local=local):
+            if (me.name, record.step) == ("u1", 0):
+                state = local.memory["gossip"]
+                forgot = {**state["heard"], "u0": {}}
+                local.memory = {**local.memory, "gossip": {**state, "heard": forgot}}
+            yield record
+
+    everyone = fleet("phones", USERS, data=POINTS.__getitem__)
+    log = simulate(fleet=everyone, device=Party((role,), (Pull, Tell)), neighbours=graph)
+    late = [record.metrics["late"] for record in log.records if record.party == "u1"]
+    assert late == [0, 1, 0, 0]
+    heard = log.memory["u1"]["gossip"]["heard"]["u0"]["3"]["w"]
+    np.testing.assert_array_equal(heard, log.memory["u0"]["gossip"]["public"]["w"])
 
 
 def test_who_cannot_train_still_mixes() -> None:
@@ -146,16 +237,16 @@ def test_a_model_that_the_gate_refuses_is_not_mixed() -> None:
     assert {record.metrics["heard"] for record in log.records} == {0}
 
 
-def test_a_role_that_is_started_again_goes_on() -> None:
+@pytest.mark.parametrize("gamma", [None, 1.0])
+def test_a_role_that_is_started_again_goes_on(gamma: float | None) -> None:
     graph = {name: tuple(other for other in USERS if other != name) for name in USERS}
-    once = gossiped(graph, steps=5)
-    half = gossiped(graph, steps=2)
+    once = gossiped(graph, steps=5, gamma=gamma)
+    half = gossiped(graph, steps=2, gamma=gamma)
     left = half.memory["u1"]
     assert int(left["gossip"]["step"]) == 2
     kept = trees.decode(trees.encode(left))  # on a complete graph all models are the same after a round
-    role = gossip(
-        Pull(), START, weights=metropolis(graph), aggregator=Mean(), gate=Gate(norm=None), steps=5, lost="left out"
-    )
+    more: dict[str, Any] = {"steps": 5, "lost": "left out", "gamma": gamma}
+    role = gossip(Pull(), START, weights=metropolis(graph), aggregator=Mean(), gate=Gate(norm=None), **more)
     everyone = fleet("phones", USERS, data=POINTS.__getitem__, memory={**kept, "gossip": {"step": np.int64(2)}})
     rest = simulate(fleet=everyone, device=Party((role,), (Pull, Tell)), neighbours=graph)
     np.testing.assert_allclose(models(rest), models(once), rtol=1e-12)
@@ -202,6 +293,8 @@ def test_what_cannot_be_is_refused() -> None:
         gossiped(graph, lost="never")
     with pytest.raises(ConfigError, match=r"^a deadline of 0 s and a pause of 0.05 s: use positive numbers$"):
         gossiped(graph, deadline=0)
+    with pytest.raises(ConfigError, match=r"^gamma=1.5: use a number above 0, at most 1, or None$"):
+        gossiped(graph, gamma=1.5)
     with pytest.raises(ConfigError, match=r"^a codec that remembers"):
         gossiped(graph, codec=Feedback(Quantise(8)))
     with pytest.raises(ConfigError, match=r"^the weights of u0 are for \[\]: give one for itself and each neighbour$"):
@@ -216,6 +309,8 @@ def test_strangers_and_messages_without_a_step_are_not_heard() -> None:
         Tell()(Local(), {"step": np.int64(0), "params": START}, (), "ann")
     with pytest.raises(DataError, match=r"^ann told no model of a step: "):
         Tell()(here, {"params": START}, (), "ann")
+    with pytest.raises(DataError, match=r"^ann moved from what was not heard, at step 4: tell the whole model$"):
+        Tell()(here, {"step": np.int64(4), "moved": START}, (), "ann")
     for step in (3, 5, 4):
         here, _ = Tell()(here, {"step": np.int64(step), "params": START}, (), "ann")
     assert set(here.memory["gossip"]["heard"]["ann"]) == {"4", "5"}

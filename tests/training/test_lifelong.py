@@ -157,6 +157,24 @@ def test_the_elastic_term_by_hand() -> None:
 # ---------------------------------------------------------------------------------------------------- replay
 
 
+def test_implicit_springs_by_hand_and_however_stiff() -> None:
+    """One step: by the loss, then back by the share that the stiffness has; without end stiff, nothing moves."""
+    before, memory = lived(client(Ewc), 1)
+    stiff, anchor = (flat(memory["ewc"][name]) for name in ("fisher", "anchor"))
+    start = trees.map(lambda leaf: leaf + 0.1, before)
+
+    def stepped(strength: float | None) -> np.ndarray:
+        each = replace(client(Ewc), strength=strength, part="task-1", epochs=1, batch_size=12)
+        _, answer = each(Local(DATA, memory), {"params": start}, KEY, "cloud")
+        return flat(trees.add(start, answer["delta"]))
+
+    lr, plain = client(Ewc).optimiser.lr, stepped(None)
+    np.testing.assert_allclose(stepped(0.0), plain, rtol=1e-12)
+    k = lr * 40 * stiff
+    np.testing.assert_allclose(stepped(40.0), (plain + k * anchor) / (1 + k), rtol=1e-9)
+    np.testing.assert_allclose(stepped(1e12)[stiff > 1e-4], anchor[stiff > 1e-4], atol=1e-6)
+
+
 def test_a_reservoir_keeps_the_smallest_tags_and_joins_in_any_order() -> None:
     parts = [{"x": X[i : i + 8], "y": Y[i : i + 8]} for i in (0, 8, 16)]
     state = None
@@ -296,6 +314,7 @@ def test_within_a_task_other_classes_do_not_count() -> None:
         (lambda: Within(((0, 1), (1, 2))), "a class that is in two of the tasks"),
         (lambda: Elastic(-1.0), "strength=-1.0"),
         (lambda: client(Ewc, decay=1.5), "decay=1.5"),
+        (lambda: client(Ewc, strength=-1.0), "strength=-1.0"),
         (lambda: client(Replay, capacity=0), "0 rows kept, 0.5 of the rows replayed"),
         (lambda: client(Replay, share=1.0), "50 rows kept, 1.0 of the rows replayed"),
         (lambda: client(Gem, margin=-1.0), "20 rows kept of a part, a margin of -1.0"),

@@ -13,6 +13,7 @@ from torch import nn
 
 from duetto.errors import ConfigError
 from duetto.models.net import Net, size
+from duetto.models.norm import Norm
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,11 @@ class Conv(Net):
         channels: of each convolution.
         hidden: widths of the dense layers between the last convolution and the logits.
         dropout: before every dense layer but a lone one, while training.
+        norm: "batch" normalises behind every convolution (:class:`~duetto.models.norm.Norm`), so that in training rows
+            of a batch depend on each other; "" does not.
 
     Raises:
-        ConfigError: more poolings than the image has room for, or a dropout outside 0..1.
+        ConfigError: more poolings than the image has room for, a dropout outside 0..1, or another norm.
     """
 
     shape: tuple[int, int, int]
@@ -61,8 +64,11 @@ class Conv(Net):
     channels: tuple[int, ...] = (16, 32, 48)
     hidden: tuple[int, ...] = ()
     dropout: float = 0.0
+    norm: str = ""
 
     def __post_init__(self) -> None:
+        if self.norm not in ("", "batch"):
+            raise ConfigError(f"no normalisation is called {self.norm!r}", 'use "batch", or "" for none')
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"a dropout of {self.dropout}", "use a share from 0, below 1")
         if min(self.shape[1:]) >> len(self.channels) < 1:
@@ -72,11 +78,12 @@ class Conv(Net):
             )
 
     def module(self) -> nn.Module:
-        """``(Conv -> ReLU -> MaxPool)* -> Flatten -> (Dropout -> Linear -> ReLU)* -> Dropout -> Linear``."""
+        """``(Conv -> Norm -> ReLU -> MaxPool)* -> Flatten -> (Dropout -> Linear -> ReLU)* -> Dropout -> Linear``."""
         planes, height, width = self.shape
         layers: list[nn.Module] = []
         for before, after in pairwise((planes, *self.channels)):
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+            norm = [Norm(after)] if self.norm else []
+            layers += [nn.Conv2d(before, after, 3, padding=1), *norm, nn.ReLU(), nn.MaxPool2d(2)]
             height, width = height // 2, width // 2
         widths = ((self.channels or (planes,))[-1] * height * width, *self.hidden)
         layers.append(nn.Flatten())

@@ -1,1 +1,1 @@
-"""A Flower app to start from: texts, in which NAME, PACKAGE, PUBLISHER, TASK and ALGORITHM are replaced."""
+"""A Flower app to start from: texts, in which NAME, PACKAGE, TASK and other words in capitals are replaced."""
