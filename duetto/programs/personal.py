@@ -60,7 +60,7 @@ ENDS: Mapping[str, Mapping[str, Any]] = {
     "apfl": {"keeps": True},
     "knn_per": {"last_epochs": 0},
 }
-"""How the last training differs: ``last_epochs``, ``last_lr``, and whether a device ``keeps`` what it would have sent."""
+"""How the last training differs: ``last_epochs``, ``last_lr``, and whether one ``keeps`` what it would have sent."""
 
 CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "activity": {
