@@ -38,7 +38,7 @@ from duetto.types import Algorithm, Local, Rows, rng
 
 AGAINST = "fedavg_ft"
 METHODS: Mapping[str, Mapping[str, Any]] = {
-    "fedavg": {"last_epochs": 0},
+    "fedavg": {},
     AGAINST: {},
     "fedper": {},
     "fedrep": {"head_epochs": 2},
@@ -48,16 +48,19 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "pfedme": {"lam": 1.0, "eta": 0.5, "steps": 5},
     "per_fedavg": {"alpha": 0.05},
     "reptile": {"epsilon": 0.7},
-    "apfl": {"alpha": 0.5, "keeps": True},
-    "knn_per": {"k": 10, "last_epochs": 0},
+    "apfl": {"alpha": 0.5},
+    "knn_per": {"k": 10},
     "ifca": {"k": 2},
     "moon": {"mu": 1.0},
 }
-"""The methods, and what each adds to the common settings, where a task has none of :data:`CHOSEN`.
+"""The methods, and what each adds to the common settings, where a task has none of :data:`CHOSEN`."""
 
-Beside an algorithm's own numbers: ``last_epochs`` and ``last_lr`` of the last training, and whether a device then
-``keeps`` the change that it would have sent. Where it does not, only what stays on a device is trained last.
-"""
+ENDS: Mapping[str, Mapping[str, Any]] = {
+    "fedavg": {"last_epochs": 0},
+    "apfl": {"keeps": True},
+    "knn_per": {"last_epochs": 0},
+}
+"""How the last training differs: ``last_epochs``, ``last_lr``, and whether one ``keeps`` what it would have sent."""
 
 CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "activity": {
@@ -206,9 +209,9 @@ def _parted(people: ByUser, shares: Mapping[str, float], seed: int, together: in
 def chosen(task: str, name: str, settings: Settings) -> dict[str, Any]:
     """A method's numbers for a task; what the settings say of learning rate and last passes, unless by default, rules.
 
-    Only ``last_epochs`` of :data:`METHODS` stays: those have nothing to train last.
+    Only ``last_epochs`` of :data:`ENDS` stays: those have nothing to train last.
     """
-    plain, tuned = METHODS.get(name, {}), dict(CHOSEN.get(task, {}).get(name, {}))
+    plain, tuned = {**METHODS.get(name, {}), **ENDS.get(name, {})}, dict(CHOSEN.get(task, {}).get(name, {}))
     for key, said in (
         ("lr", settings.lr != Settings.lr),
         ("last_epochs", settings.tune_epochs != Settings.tune_epochs),
@@ -228,7 +231,7 @@ def learn(
     progress: Progress,
 ) -> Outcome:
     """Rounds of one method, the last training of all, and their answers."""
-    own = {**METHODS.get(name, {}), **more}
+    own = {**METHODS.get(name, {}), **ENDS.get(name, {}), **more}
     made = built(name, here, settings, own, executor, seed)
     began = time.perf_counter()
     log = federated.lived(name, here, settings, seed, made, progress)
