@@ -424,12 +424,12 @@ def test_a_deadline_ends_the_wait_in_the_queue_and_in_the_thread() -> None:
         gate = Gate()
         async with Batcher() as batcher:
             asked = Asked(batcher, Twice(gate))
-            await asked.ask("computed", deadline=0.05)
+            await asked.ask("computed", deadline=1.0)
             await gate.begun()
-            await asked.ask("queued", deadline=0.01)
+            await asked.ask("queued", deadline=0.1)
             results = await asked.results()
             assert [type(one) for one in results.values()] == [Overloaded, Overloaded]
-            assert "Twice is not done in 0.01 s" in str(results["queued"])
+            assert "Twice is not done in 0.1 s" in str(results["queued"])
             gate.open()
         told = batcher.counters()
         assert (told["late"], told["dropped"], gate.batches) == (1, 1, [["computed"]])

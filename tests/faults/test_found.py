@@ -29,7 +29,7 @@ from duetto.transport.identity import Authority, Credentials, made_key, requeste
 from duetto.transport.kept import Kept
 from duetto.transport.loops import Rehearsal, really
 from duetto.transport.party import Running
-from duetto.transport.remote import Remote, columns
+from duetto.transport.remote import Remote, Remotes
 from duetto.transport.session import Greeting, Session
 from duetto.types import Local, Party, Record, Skill
 
@@ -176,8 +176,8 @@ def test_a_program_s_time_goes_on_over_restarts(tmp_path: Path) -> None:
 def test_in_a_rehearsal_whoever_is_gone_is_waited_for() -> None:
     async def asking() -> None:
         steady, other = (Remote("ann", device=False, steady=steady) for steady in (True, False))
-        assert columns({"ann": steady}) == {}  # nobody is offline
-        assert columns({"ann": other})["online"].tolist() == [False]
+        assert Remotes([steady]).traits == {}  # nobody is offline
+        assert Remotes([other]).traits["online"].tolist() == [False]
         coming = asyncio.ensure_future(steady.ask(Echo(), {"x": np.zeros(2)}, key=(), deadline=60.0))
         await asyncio.sleep(0)
         assert not coming.done()

@@ -61,7 +61,8 @@ MANY = {"DesignClient", "LogitsClient", "ProbabilitiesClient"}  # devices have n
 # The cloud learns by itself, or what is learned is more than a network.
 MANY |= {"PatchClient", "DuetClient", "FastClient", "AlignedClient", "Bridged"}
 MODULES = sorted(info.name for info in pkgutil.iter_modules(algorithms.__path__, "duetto.algorithms."))
-PAPERS = [name for name in MODULES if name != "duetto.algorithms.common"]
+NONE = {"duetto.algorithms.common", "duetto.algorithms.split"}  # split learning has a protocol, and is no Algorithm
+PAPERS = [name for name in MODULES if name not in NONE]
 
 
 def builders() -> dict[str, Callable[..., Any]]:
