@@ -310,17 +310,9 @@ class Device:
             return None
         told = {"label": np.int64(label), "logits": np.asarray(logits), "number": np.int64(answered.number)}
         x = np.asarray(answered.x)
-        if self.settings.most is Leaves.RAW and self._lets(x.nbytes):
+        if self.settings.most is Leaves.RAW and self._daily.take(self.settings, x.nbytes, date.today()):
             told["x"] = x
         return self.outbox.put(FEEDBACK, trees.encode(told))
-
-    def _lets(self, nbytes: int) -> bool:
-        """Whether one more input may leave for learning today; none does that cannot be counted."""
-        try:
-            return self._daily.take(self.settings, nbytes, date.today())
-        except OSError as fault:
-            _LOG.warning("an input stays on the device, for it cannot be counted (%s): free space on the disk", fault)
-            return False
 
     def _record(self, answered: Answered) -> bytes:
         given = answered.answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
@@ -11,32 +11,31 @@ from duetto.device.settings import Settings
 from duetto.transport.files import put
 
 
-@dataclass(frozen=True)
 class Daily:
-    """A count in a file, of the local day.
+    """A count of the local day, in a file; where the disk is full it is kept here, as what waits to leave is then.
 
-    Attributes:
-        path: of it.
+    Args:
+        path: of the file.
     """
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._told = _read(path)
 
     def take(self, settings: Settings, nbytes: int, today: date) -> bool:
-        """Whether one more input of so many bytes may leave; it is counted then.
-
-        Raises:
-            OSError: the count cannot be kept; then nothing leaves.
-        """
-        samples, total = self._so_far(today)
+        """Whether one more input of so many bytes may leave; it is counted then."""
+        day, samples, total = self._told if self._told[0] == today.isoformat() else (today.isoformat(), 0, 0)
         if samples >= settings.samples_a_day or total + nbytes > settings.bytes_a_day:
             return False
-        told = {"day": today.isoformat(), "samples": samples + 1, "bytes": total + nbytes}
-        put(self.path, json.dumps(told).encode())
+        self._told = day, samples + 1, total + nbytes
+        with suppress(OSError):
+            put(self._path, json.dumps(dict(zip(("day", "samples", "bytes"), self._told, strict=True))).encode())
         return True
 
-    def _so_far(self, today: date) -> tuple[int, int]:
-        try:
-            told = json.loads(self.path.read_bytes())
-            return (int(told["samples"]), int(told["bytes"])) if told["day"] == today.isoformat() else (0, 0)
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return 0, 0
+
+def _read(path: Path) -> tuple[str, int, int]:
+    try:
+        told = json.loads(path.read_bytes())
+        return str(told["day"]), int(told["samples"]), int(told["bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", 0, 0

@@ -98,24 +98,6 @@ def test_no_more_inputs_leave_in_a_day_than_the_user_lets_go(small: Path, tmp_pa
     assert run(kept()) == [True, True, False, False]  # what was right is told all the same
 
 
-def test_an_input_that_cannot_be_counted_stays_and_nothing_else_fails(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*given: Any) -> bool:
-        raise OSError(28, "No space left on device")
-
-    async def main() -> None:
-        async with Device(tmp_path, small=small, settings=Settings("raw")) as device:
-            monkeypatch.setattr("duetto.device.daily.put", full)
-            ticket = device.correct(await device.answer(X[0]), 2)
-            assert ticket is not None
-            await device.outbox.committed(ticket)
-            (entry,) = [each for each in (await device.outbox.batch()).entries if each.kind == FEEDBACK]
-            assert set(trees.decode(entry.body)) == {"label", "logits", "number"}
-
-    run(main())
-
-
 def test_an_input_that_may_not_leave_any_longer_stays(small: Path, tmp_path: Path) -> None:
     async def main() -> None:
         async with Device(tmp_path, small=small, settings=Settings("raw")) as device:

@@ -24,3 +24,19 @@ def test_a_damaged_count_begins_anew(text: str, tmp_path: Path) -> None:
     (tmp_path / "daily.json").write_text(text)
     assert Daily(tmp_path / "daily.json").take(Settings("raw", samples_a_day=1), 1, MONDAY)
     assert not Daily(tmp_path / "daily.json").take(Settings("raw", samples_a_day=1), 1, MONDAY)
+
+
+def test_a_full_disk_fails_nothing_and_is_no_way_around_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    daily = Daily(tmp_path / "daily.json")
+    settings = Settings("raw", samples_a_day=3)
+    assert daily.take(settings, 1, MONDAY)
+    with monkeypatch.context() as patched:
+        patched.setattr("duetto.device.daily.put", full)
+        assert daily.take(settings, 1, MONDAY)
+    assert daily.take(settings, 1, MONDAY)
+    assert not Daily(tmp_path / "daily.json").take(settings, 1, MONDAY), "all three are in the file now"
