@@ -132,7 +132,7 @@ class _Round:
         self.replies: dict[str, Reply] = {}
         self.losses: list[float] = []
         self.cost = Cost()
-        self.turn = 0  # steps of a half that all have in common
+        self.taken = 0  # steps, in a pass, of a half that takes turns
 
     async def run(self, step: int) -> Record:
         """The round; the memory is then as it was left."""
@@ -170,6 +170,7 @@ class _Round:
         entered = await self._all(dict.fromkeys(names, what.enter), starts, 0)
         batches = {name: int(tree["batches"]) for name, tree in entered.items()}
         active, turn, slopes = list(entered), 0, dict[str, Tree]()
+        self.taken = 0
         front = Coded(what.front, what.down, what.up)
         while active:
             turn += 1
@@ -215,13 +216,13 @@ class _Round:
         found: dict[str, Tree] = {}
         for group in groups:
             whose = self._whose(group[0])
-            if what.cloud == "each":
-                at, of = turn - 1, batches[whose]
+            if what.cloud == "one":
+                at, of = self.taken, sum(batches.values())
+                self.taken += 1
             else:
-                at, of = self.turn, max(batches.values()) if what.cloud == "together" else sum(batches.values())
-                self.turn += 1
+                at, of = turn - 1, max(batches[name] for name in group)
             tree = {"parts": {name: parts[name] for name in group}}
-            said = await self._own(what.back(whose, min(at, of - 1), of), tree, (*self.key, group[0], turn))
+            said = await self._own(what.back(whose, at, of), tree, (*self.key, group[0], turn))
             if said is not None:
                 found |= said["slopes"]
                 if "loss" in said:

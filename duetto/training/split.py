@@ -68,7 +68,7 @@ class Enter(Skill):
         halves = [slot for slot in ("front", "tail") if slot in local.memory]
         own = before.get("params") or {slot: learnable(_half(local, slot)) for slot in halves}
         params = tree.get("params", own)
-        place = {"params": params, "start": params, "state": {}, "step": np.int64(0), "loss": np.float64(0)}
+        place = {"params": params, "start": params, "state": {}, "step": np.int64(0)}
         return local.remembering(**{PASS: place}), {"batches": np.int64(_batches(self, len(local.data)))}
 
 
@@ -105,14 +105,14 @@ class Front(Skill):
         if "slopes" in tree:
             if not step:
                 raise DataError("slopes before any features", "begin a pass with Enter")
-            rows = self._rows(local, step - 1, key[:-1])
+            rows = batch(local.data, step - 1, key[:-1], self.batch_size)
             params, state = place["params"], place["state"]
             given = params["front"], _x(half, rows), tree["slopes"]
             front, kept, _ = stepped(half, *given, self.optimiser, state.get("front", {}), step - 1, total)
             place = {**place, "params": {**params, "front": front}, "state": {**state, "front": kept}}
         if step == total:
             return local.remembering(**{PASS: place}), {}
-        rows = self._rows(local, step, key[:-1])
+        rows = batch(local.data, step, key[:-1], self.batch_size)
         features = forward(half, place["params"]["front"], _x(half, rows))
         told: dict[str, Any] = {"features": features}
         if self.labels:
@@ -124,9 +124,6 @@ class Front(Skill):
         once = _half(local, "front").work(min(self.batch_size, len(local.data)))
         times = 4 if "slopes" in tree else 1
         return Work(once.flops * times, once.bytes * times)
-
-    def _rows(self, local: Local, step: int, key: Key) -> Rows:
-        return batch(local.data, step, key, self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -161,13 +158,13 @@ class Tail(Skill):
         y = np.asarray(batch(local.data, step, key[:-1], self.batch_size).y, np.int64)
         params, state = place["params"], place["state"]
         given = params["tail"], tree["features"], y
-        tail, kept, slopes, loss = learned(half, *given, self.optimiser, state.get("tail", {}), step, total)
+        tail, kept, slopes, _ = learned(half, *given, self.optimiser, state.get("tail", {}), step, total)
         place = {**place, "params": {**params, "tail": tail}, "state": {**state, "tail": kept}}
-        return local.remembering(**{PASS: {**place, "loss": np.float64(loss)}}), {"slopes": slopes}
+        return local.remembering(**{PASS: place}), {"slopes": slopes}
 
     def work(self, local: Local, tree: Tree) -> Work:
         """A forward pass and its way back."""
-        once = _half(local, "tail").work(self.batch_size)
+        once = _half(local, "tail").work(min(self.batch_size, len(local.data)))
         return Work(3 * once.flops, 3 * once.bytes)
 
 
@@ -320,7 +317,7 @@ def learned(
     y = np.asarray(y, np.int64)
     if y.shape != (len(logits),) or not ((y >= 0) & (y < logits.shape[1])).all():
         raise DataError(f"labels {y.shape} for logits {tuple(logits.shape)}", "send one a row, of the model's classes")
-    loss = torch.stack([CrossEntropy()(logits, {"y": torch.from_numpy(y)}, {}, {})]).sum(0).mean()
+    loss = CrossEntropy()(logits, {"y": torch.from_numpy(y)}, {}, {}).mean()
     loss.backward()  # type: ignore[no-untyped-call]
     after, kept = _moved(leaves, optimiser, state, step, of)
     return after, kept, _slopes(inputs), float(loss.detach())

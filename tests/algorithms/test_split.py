@@ -19,6 +19,7 @@ from duetto.errors import ConfigError
 from duetto.models import Conv
 from duetto.models.net import built
 from duetto.models.staged import Half, Staged, stage
+from duetto.simulation.engine import Saved
 from duetto.training import SGD
 from duetto.training.sequential import order
 from duetto.training.split import Back, Enter, Forth, Front, Leave, Tail
@@ -191,10 +192,14 @@ def test_every_kind_learns_and_a_stopped_one_goes_on(kind: str) -> None:
     _, net = staged("residual")
     sides = halves(net, 2)
     made = split(sides, kind, SGD(0.3), epochs=3, cohort=policies.Everyone())
-    whole = ran(sides, made, data, steps=4)
+    saves: list[Saved] = []
+    whole = ran(sides, made, data, steps=4, on_save=saves.append)
     losses = [record.metrics["loss"] for record in whole.records]
     assert losses[-1] < 0.7 * losses[0]
     assert all(record.metrics["failed"] == 0 for record in whole.records)
+    rest = ran(sides, made, data, steps=4, resume=saves[1])
+    assert [record.metrics["loss"] for record in rest.records] == losses[2:]
+    assert differing(params(rest), params(whole)) == []
 
 
 def test_parallel_is_one_batch_of_all() -> None:
