@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from duetto.errors import ConfigError
+from duetto.models.features import chain
 from duetto.models.net import Net
 from duetto.types import rng
 
@@ -48,10 +48,8 @@ class Aligned(Net):
         Raises:
             ConfigError: the network does not end in a dense layer.
         """
-        inner = self.net.module()
-        if not (isinstance(inner, nn.Sequential) and isinstance(inner[-1], nn.Linear)):
-            raise ConfigError(f"{type(self.net).__name__} does not end in a dense layer", "align an Mlp or a Conv")
-        made = nn.Sequential(*self._dense(self.noise, inner[-1].in_features), nn.ReLU())  # as the features: from 0
+        inner, last = chain(self.net)
+        made = nn.Sequential(*self._dense(self.noise, last.in_features), nn.ReLU())  # as the features: from 0
         return Three(inner, made, nn.Sequential(*self._dense(self.seen, 1), nn.Sigmoid()))
 
     def projection(self, features: int) -> np.ndarray:

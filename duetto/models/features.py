@@ -49,3 +49,15 @@ def head(net: Net) -> nn.Linear:
     if not isinstance(layer, nn.Linear):
         raise ConfigError(f"{type(net).__name__} does not end in one linear layer", "take one that does, as an Mlp")
     return layer
+
+
+def chain(net: Net) -> tuple[nn.Sequential, nn.Linear]:
+    """A module of the network's own, layers one after the other, and the dense layer that it ends in.
+
+    Raises:
+        ConfigError: another network.
+    """
+    made = net.module()
+    if not (isinstance(made, nn.Sequential) and isinstance(made[-1], nn.Linear)):
+        raise ConfigError(f"{type(net).__name__} does not end in a dense layer", "use Mlp or Conv")
+    return made, made[-1]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from duetto.errors import ConfigError
+from duetto.models.features import chain
 from duetto.models.net import Net, size
 from duetto.tree import Tree
 
@@ -47,10 +47,7 @@ class Generated(Net):
         Raises:
             ConfigError: the network does not end in a dense layer.
         """
-        inner = self.net.module()
-        if not (isinstance(inner, nn.Sequential) and isinstance(inner[-1], nn.Linear)):
-            raise ConfigError(f"{type(self.net).__name__} does not end in a dense layer", "use Mlp or Conv")
-        return _Made(inner, inner[-1], tuple(self.net.shape), self.context, self.hidden)
+        return _Made(*chain(self.net), tuple(self.net.shape), self.context, self.hidden)
 
     def rows(self, context: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Rows ``[n, *shape]`` float32 for inputs ``x [n, ...]`` in one ``context [context]``."""

@@ -189,11 +189,7 @@ def world(task: str, settings: Settings, seed: int) -> World:
     parts = by_user.split(people, {"train": 0.8, "held": 0.2}, seed)
     mine = {name: np.isin(people.user, [people.users.index(user) for user in chosen]) for name, chosen in drawn.items()}
     names = np.array(people.users)
-    train = {}
-    for user in drawn["device"]:
-        rows = np.intersect1d(parts["train"], people.rows(user))
-        if len(rows):
-            train[user] = Rows(people.x[rows], people.y[rows])
+    train = owned(people, drawn["device"], parts["train"])
     held = np.sort(parts["held"][mine["device"][parts["held"]]])
     unseen = np.flatnonzero(mine["unseen"])
     net = given.small if settings.model == "small" else given.large
@@ -205,6 +201,12 @@ def world(task: str, settings: Settings, seed: int) -> World:
         (Rows(people.x[unseen], people.y[unseen]), names[people.user[unseen]]),
         given.teach_small.augment if settings.augment else None,
     )
+
+
+def owned(people: ByUser, names: Sequence[str], rows: np.ndarray) -> dict[str, Rows]:
+    """Which of these rows are whose; whoever has none is left out."""
+    mine = {name: np.intersect1d(rows, people.rows(name)) for name in names}
+    return {name: Rows(people.x[own], people.y[own]) for name, own in mine.items() if len(own)}
 
 
 def algorithm(

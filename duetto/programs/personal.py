@@ -110,7 +110,6 @@ TOGETHER: Mapping[str, int] = {"ratings": 5, "shakespeare": 1}
 TUNING = 0.3
 """The share of a task's people on whom numbers are chosen; nobody else is reported on."""
 
-
 LAST = ("last_epochs", "last_lr", "keeps")
 
 
@@ -173,11 +172,7 @@ def world(task: str, settings: Settings, seed: int, tuning: bool = False) -> Wor
     drawn = by_user.draw_users(people.users, {"device": 0.8, "unseen": 0.2}, seed)
     parts = _parted(people, {"train": 0.8, "held": 0.2}, seed, together)
     names = np.array(people.users)
-    train = {}
-    for user in drawn["device"]:
-        rows = np.intersect1d(parts["train"], people.rows(user))
-        if len(rows):
-            train[user] = Rows(people.x[rows], people.y[rows])
+    train = federated.owned(people, drawn["device"], parts["train"])
     held = np.sort(parts["held"][np.isin(names[people.user[parts["held"]]], drawn["device"])])
     newer = people.only(drawn["unseen"])
     halves = _parted(newer, {"joining": 0.5, "unseen": 0.5}, seed, together)

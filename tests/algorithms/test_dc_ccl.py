@@ -11,11 +11,7 @@ from duetto.algorithms import dc_ccl, fedavg
 from duetto.errors import ConfigError
 from duetto.models import Mlp
 from duetto.models.beside import Beside
-from duetto.protocols import rounds
-from duetto.simulation.engine import simulate
-from duetto.simulation.fleet import fleet
-from duetto.training import Sequential
-from duetto.types import Algorithm, Party
+from duetto.types import Algorithm
 
 NET, LARGE, CONTROL = Mlp((3,), 2, ()), Mlp((3,), 2, (32,)), Mlp((3,), 2, (4,))
 INPUTS = np.random.default_rng(2).normal(size=(80, 3)).astype(np.float32)
@@ -25,17 +21,6 @@ HOW: Any = {"lr": 0.3, "epochs": 2, "batch_size": 4}
 def built(passes: int = 20) -> Algorithm:
     start = trees.map(lambda leaf: leaf.astype(np.float64), NET.init(1))
     return dc_ccl(NET, start, (LARGE, LARGE.init(2)), INPUTS, control=CONTROL, passes=passes, **HOW)
-
-
-def lived(problem: Any, algorithm: Algorithm, steps: int) -> Any:
-    client = replace(algorithm.client, executor=Sequential())
-    log = simulate(
-        fleet=fleet("phones", problem.users, data=problem.data.__getitem__),
-        device=Party(skills=(type(client),)),
-        cloud=rounds(replace(algorithm, client=client), steps=steps, seed=3),
-    )
-    assert [record.metrics["failed"] for record in log.records] == [0] * steps
-    return log.memory
 
 
 def test_the_control_model_says_what_the_cloud_s_part_says() -> None:
@@ -52,7 +37,7 @@ def test_beside_a_control_model_that_says_nothing_it_is_fedavg(problem: Any) -> 
     silent = trees.map(lambda leaf: np.zeros_like(leaf, dtype=np.float64), CONTROL.init(0))
     quiet = replace(algorithm, server=replace(algorithm.server, control=silent))  # type: ignore[type-var]
     plain = fedavg(NET, algorithm.params, **HOW)
-    one, other = (lived(problem, each, 3)["cloud"]["params"] for each in (quiet, plain))
+    one, other = (problem.lived(each, 3).memory["cloud"]["params"] for each in (quiet, plain))
     trees.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), one, other)
 
 
@@ -60,7 +45,7 @@ def test_a_step_descends_the_loss_of_the_sum(problem: Any) -> None:
     """The gradient of the cross-entropy at the sum of both logits, which is linear in the small part."""
     algorithm = built()
     once = replace(algorithm, client=replace(algorithm.client, epochs=1, batch_size=9))
-    memory = lived(problem, once, 1)
+    memory = problem.lived(once, 1).memory
     control: Any = algorithm.server.control  # type: ignore[attr-defined]
     weight, bias = algorithm.params["1"]["weight"], algorithm.params["1"]["bias"]
     moved, total = np.zeros_like(weight), 0

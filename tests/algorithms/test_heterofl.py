@@ -11,12 +11,10 @@ from duetto.algorithms import fedavg, fedrolex, heterofl
 from duetto.errors import ConfigError
 from duetto.models import Conv, Mlp, Text, narrowed, window
 from duetto.models.narrow import cut
-from duetto.protocols import buffered, rounds
-from duetto.simulation.engine import simulate
-from duetto.simulation.fleet import fleet
-from duetto.training import Cohort, Sequential
+from duetto.protocols import buffered
+from duetto.training import Sequential
 from duetto.tree import Tree
-from duetto.types import Algorithm, Local, Party, Peer, Reply
+from duetto.types import Local, Peer, Reply
 
 NET = Mlp((3,), 2, (6, 4))
 HOW: Any = {"lr": 0.3, "epochs": 2, "batch_size": 4}
@@ -40,21 +38,10 @@ def close(one: Tree, other: Tree) -> None:
     trees.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), one, other)
 
 
-def lived(problem: Any, algorithm: Algorithm, steps: int, together: bool = False) -> Any:
-    client = replace(algorithm.client, executor=Cohort(1) if together else Sequential())
-    log = simulate(
-        fleet=fleet("phones", problem.users, data=problem.data.__getitem__),
-        device=Party(skills=(type(client),)),
-        cloud=rounds(replace(algorithm, client=client), steps=steps, seed=3),
-    )
-    assert [record.metrics["failed"] for record in log.records] == [0] * steps
-    return log.memory
-
-
 @pytest.mark.parametrize("build", [heterofl, fedrolex])
 def test_width_1_is_fedavg(problem: Any, together: bool, build: Any) -> None:
-    wide = lived(problem, build(NET, params(), levels=(1.0,), **HOW), 3, together)["cloud"]["params"]
-    plain = lived(problem, fedavg(NET, params(), **HOW), 3, together)["cloud"]["params"]
+    wide = problem.lived(build(NET, params(), levels=(1.0,), **HOW), 3, together).memory["cloud"]["params"]
+    plain = problem.lived(fedavg(NET, params(), **HOW), 3, together).memory["cloud"]["params"]
     assert trees.encode(wide) == trees.encode(plain)
 
 
@@ -84,7 +71,7 @@ def test_a_parameter_moves_by_the_mean_of_those_who_have_it(problem: Any, togeth
                     sums[layer][name][0][at] += answer["weight"] * answer["delta"][layer][name]
                     sums[layer][name][1][at] += answer["weight"]
         wanted = trees.map(lambda w, each: w + each[0] / np.where(each[1] > 0, each[1], 1), wanted, sums)
-    memory = lived(problem, algorithm, 3, together)
+    memory = problem.lived(algorithm, 3, together).memory
     close(memory["cloud"]["params"], wanted)
     narrow = next(user for user, width in widths.items() if width < 1)
     offset = 2 if build is fedrolex else 0
@@ -99,7 +86,7 @@ def test_a_parameter_moves_by_the_mean_of_those_who_have_it(problem: Any, togeth
 def test_nobody_has_what_only_wide_devices_have_but_rolling_reaches_all(problem: Any) -> None:
     moved = {}
     for build in (heterofl, fedrolex):
-        after = lived(problem, build(NET, params(), levels=(0.5,), **HOW), 6)["cloud"]["params"]
+        after = problem.lived(build(NET, params(), levels=(0.5,), **HOW), 6).memory["cloud"]["params"]
         moved[build] = np.abs(after["1"]["bias"] - params()["1"]["bias"]) > 0
     np.testing.assert_array_equal(moved[heterofl], np.arange(6) < 3)
     assert moved[fedrolex].sum() > 3

@@ -13,12 +13,9 @@ from duetto.errors import ConfigError, DataError
 from duetto.models import Conv, Mlp, Ncf, Text
 from duetto.models.generated import Generated
 from duetto.models.patched import Patched
-from duetto.protocols import rounds
-from duetto.simulation.engine import simulate
-from duetto.simulation.fleet import fleet
-from duetto.training import Sequential, sequential
+from duetto.training import sequential
 from duetto.tree import Tree
-from duetto.types import Algorithm, Local, Party, Rows
+from duetto.types import Local, Rows
 
 NET = Mlp((3,), 2, (5,))
 HOW: Any = {"lr": 0.3, "epochs": 2, "batch_size": 4}
@@ -27,17 +24,6 @@ CLOUD = Rows(np.random.default_rng(8).normal(size=(9, 3)).astype(np.float32), np
 
 def params(net: Any = NET) -> Tree:
     return trees.map(lambda leaf: leaf.astype(np.float64), net.init(1))
-
-
-def lived(problem: Any, algorithm: Algorithm, steps: int) -> Any:
-    client = replace(algorithm.client, executor=Sequential())
-    log = simulate(
-        fleet=fleet("phones", problem.users, data=problem.data.__getitem__),
-        device=Party(skills=(type(client),)),
-        cloud=rounds(replace(algorithm, client=client), steps=steps, seed=3),
-    )
-    assert [record.metrics["failed"] for record in log.records] == [0] * steps
-    return log.memory
 
 
 @pytest.mark.parametrize("net", [NET, Conv((1, 4, 4), 2, (3,)), Mlp((3,), 2, ())])
@@ -70,7 +56,7 @@ def test_all_patched_models_say_on_average_what_the_mean_patch_says(net: Any) ->
 def test_dccl_s_cloud_learns_from_labels_and_from_all_patched_models(problem: Any) -> None:
     """A round by hand: each device trains its patch, then the cloud its model."""
     algorithm = dccl(NET, params(), CLOUD, size=3, alpha=0.3, passes=2, **HOW)
-    memory = lived(problem, algorithm, 2)
+    memory = problem.lived(algorithm, 2).memory
     patched, now, patches = Patched(NET, 3), params(), {user: np.zeros(3) for user in problem.users}
     for step in range(2):
         teacher = np.zeros((9, 2))
@@ -100,7 +86,7 @@ def test_dccl_s_cloud_learns_from_labels_and_from_all_patched_models(problem: An
 
 def test_a_patch_fits_its_user_better_than_the_model_does(problem: Any) -> None:
     algorithm = dccl(NET, params(), CLOUD, size=8, lr=0.3, epochs=20)
-    memory = lived(problem, algorithm, 1)
+    memory = problem.lived(algorithm, 1).memory
     for user, rows in problem.data.items():
         single = trees.map(np.float32, params())
         own, shared = (
@@ -132,7 +118,7 @@ def test_what_is_made_is_a_small_network_that_says_the_same(net: Any) -> None:
 
 def test_a_device_answers_with_what_is_made_for_it(problem: Any) -> None:
     algorithm = duet(NET, NET.init(1), lr=0.1, epochs=3, batch_size=4)
-    memory = lived(problem, algorithm, 3)
+    memory = problem.lived(algorithm, 3).memory
     net, after, x = algorithm.client.net, memory["cloud"]["params"], problem.data["ann"].x  # type: ignore[attr-defined]
     small = {user: net.made(after, context(rows.x)) for user, rows in problem.data.items()}
     assert np.abs(small["ann"]["3"]["weight"] - small["eve"]["3"]["weight"]).max() > 1e-4

@@ -1,6 +1,5 @@
 """Slow-fast learning: a round by hand, what stays fast, and that without its own numbers it is FedAvg."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,10 @@ from duetto import tree as trees
 from duetto.algorithms import fedavg_ft, slow_fast
 from duetto.errors import ConfigError
 from duetto.models import Mlp
-from duetto.protocols import rounds
-from duetto.simulation.engine import simulate
-from duetto.simulation.fleet import fleet
-from duetto.training import SGD, Client, CrossEntropy, Distil, Sequential, sequential
+from duetto.training import SGD, Client, CrossEntropy, Distil, sequential
 from duetto.training.distilled import distilled
 from duetto.tree import Tree
-from duetto.types import Algorithm, Party, Rows
+from duetto.types import Rows
 
 NET, LARGE = Mlp((3,), 2, (4,)), Mlp((3,), 2, (7,))
 SLOW = LARGE.init(5)
@@ -27,17 +23,6 @@ HOW: Any = {"lr": 0.3, "epochs": 2, "batch_size": 4}
 @pytest.fixture
 def params() -> Tree:
     return trees.map(lambda leaf: leaf.astype(np.float64), NET.init(1))
-
-
-def lived(problem: Any, algorithm: Algorithm, steps: int) -> Any:
-    client = replace(algorithm.client, executor=Sequential())
-    log = simulate(
-        fleet=fleet("phones", problem.users, data=problem.data.__getitem__),
-        device=Party(skills=(type(client),)),
-        cloud=rounds(replace(algorithm, client=client), steps=steps, seed=3),
-    )
-    assert [record.metrics["failed"] for record in log.records] == [0] * steps
-    return log
 
 
 def single(tree: Tree) -> Tree:
@@ -51,7 +36,7 @@ def close(left: Tree, right: Tree) -> None:
 def test_a_prior_goes_down_and_what_it_missed_moves_the_slow_model(problem: Any, params: Tree) -> None:
     """Two rounds, of which the slow model learns from the second: both sides by hand."""
     algorithm = slow_fast(NET, params, (LARGE, SLOW), CLOUD, newest=0.5, trust=0.7, every=2, passes=3, **HOW)
-    log = lived(problem, algorithm, 2)
+    log = problem.lived(algorithm, 2)
     plain = Client(NET, (CrossEntropy(), Distil(0.7, 1.0)), SGD(0.3), 2, 4)
     now, fast = params, {}
     for step in range(2):
@@ -88,24 +73,22 @@ def test_a_prior_goes_down_and_what_it_missed_moves_the_slow_model(problem: Any,
 def test_the_slow_model_waits_for_its_turn(problem: Any, params: Tree) -> None:
     algorithm = slow_fast(NET, params, (LARGE, SLOW), CLOUD, every=3, **HOW)
     trees.map(
-        np.testing.assert_array_equal, lived(problem, algorithm, 2).memory["cloud"]["rounds"]["server"]["slow"], SLOW
+        np.testing.assert_array_equal, problem.lived(algorithm, 2).memory["cloud"]["rounds"]["server"]["slow"], SLOW
     )
-    after = lived(problem, algorithm, 3).memory["cloud"]["rounds"]["server"]["slow"]
+    after = problem.lived(algorithm, 3).memory["cloud"]["rounds"]["server"]["slow"]
     assert trees.norm(trees.subtract(after, SLOW)) > 1e-3
 
 
 def test_without_passes_trust_and_old_rows_it_is_fedavg(problem: Any, params: Tree) -> None:
     """Limit law, bit for bit; and what each number does against it."""
     off: Any = {"newest": 1.0, "trust": 0.0, "passes": 0}
-    plain = lived(problem, fedavg_ft(NET, params, **HOW), 2).memory
-    same = lived(problem, slow_fast(NET, params, (LARGE, SLOW), CLOUD, **off, **HOW), 2).memory
+    plain = problem.lived(fedavg_ft(NET, params, **HOW), 2).memory
+    same = problem.lived(slow_fast(NET, params, (LARGE, SLOW), CLOUD, **off, **HOW), 2).memory
     assert trees.encode(same["cloud"]["params"]) == trees.encode(plain["cloud"]["params"])
     assert [trees.encode(same[user]) for user in problem.users] == [trees.encode(plain[user]) for user in problem.users]
     for name, value in {"newest": 0.5, "trust": 0.5, "passes": 1}.items():
         other: Any = slow_fast(NET, params, (LARGE, SLOW), CLOUD, **{**off, name: value}, **HOW)
-        assert trees.encode(lived(problem, other, 2).memory["cloud"]["params"]) != trees.encode(
-            plain["cloud"]["params"]
-        )
+        assert trees.encode(problem.lived(other, 2).memory["cloud"]["params"]) != trees.encode(plain["cloud"]["params"])
 
 
 @pytest.mark.parametrize("name", ["newest", "every"])

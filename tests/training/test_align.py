@@ -90,5 +90,5 @@ def test_it_answers_as_its_network() -> None:
 def test_faults_are_told() -> None:
     with pytest.raises(ConfigError, match=r"^weight=-1: use a number from 0$"):
         Align(THREE, -1)
-    with pytest.raises(ConfigError, match=r"^Text does not end in a dense layer: align an Mlp or a Conv$"):
+    with pytest.raises(ConfigError, match=r"^Text does not end in a dense layer: use Mlp or Conv$"):
         Aligned(Text((4,), 2)).init(0)
