@@ -18,8 +18,8 @@ from duetto.algorithms.split import halves, split
 from duetto.errors import ConfigError
 from duetto.models import Conv
 from duetto.models.net import built
-from duetto.models.zoo import Vit
 from duetto.models.staged import Half, Staged, stage
+from duetto.models.zoo import Vit
 from duetto.simulation.engine import Saved
 from duetto.training import SGD
 from duetto.training.sequential import order
