@@ -115,7 +115,13 @@ CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "ditto": {"lr": 3.0, "lam": 0.3, "last_epochs": 10, "last_lr": 0.09},
         "reptile": {"lr": 3.0, "epsilon": 1.0, "last_epochs": 10, "last_lr": 0.09},
         "knn_per": {"lr": 3.0, "k": 10, "scale": 3.0, "last_epochs": 0},
-        **{name: {"lr": 3.0} for name in ("fedrep", "lg_fedavg", "per_fedavg", "ifca", "moon")},  # only the rate
+        "fedrep": {"lr": 3.0, "head_epochs": 1, "keeps": True, "last_epochs": 3, "last_lr": 0.09},
+        "lg_fedavg": {"lr": 3.0, "keeps": False, "last_epochs": 3, "last_lr": 0.3},
+        "pfedme": {"lr": 3.0, "lam": 1.0, "eta": 0.5, "steps": 3, "last_epochs": 10, "last_lr": 0.09},
+        "per_fedavg": {"lr": 3.0, "alpha": 0.3, "last_epochs": 3, "last_lr": 0.09},
+        "apfl": {"lr": 3.0, "alpha": 0.75, "keeps": True, "last_epochs": 3, "last_lr": 0.3},
+        "ifca": {"lr": 3.0, "k": 2, "keeps": True, "last_epochs": 3, "last_lr": 0.09},
+        "moon": {"lr": 3.0, "mu": 1.0, "last_epochs": 0},
     },
 }
 """Task -> method -> what tuning chose, over :data:`METHODS`: on the tuning people, who are in no reported world."""
