@@ -16,10 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise, product
-from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from duetto.errors import ConfigError
