@@ -245,6 +245,15 @@ def _tell(graphs: Any, path: Path, work: dict[str, float]) -> None:
     graphs.save(model, str(path))
 
 
+def runtime() -> Any:
+    """ONNX Runtime, the package.
+
+    Raises:
+        ConfigError: the extra is not installed.
+    """
+    return _extra("onnxruntime")
+
+
 def _extra(name: str) -> Any:
     try:
         return import_module(name)
