@@ -4,7 +4,7 @@
     python benchmarks/elastic/train.py --tasks handwriting --seeds 0 --ways slimmable
     python benchmarks/elastic/train.py --tune                # how the in-place distillation was chosen
 
-Everything learns on the task's "train" users by the recipe of its small model: optimiser, passes, batches, augmentation.
+Everything learns on the task's "train" users by its small model's recipe: optimiser, passes, batches, augmentation.
 A run leaves ``<task>-<seed>-<way>[-<width>].json`` (accuracy of each user of "calibration" and "unseen", seconds, what
 was computed) and ``.npz`` (its logits), which ``report.py`` and ``energy.py`` read.
 
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from duetto.models import Mlp, Net, Slimmable, Sub
+from duetto.models import Mlp, Net, Slimmable
 from duetto.tasks import Task, load
 from duetto.training import Client, CrossEntropy, Distil, Sandwich, sequential
 from duetto.tree import Tree
