@@ -55,13 +55,14 @@ def elastic(
     max_energy: Annotated[float, typer.Option(help="Millijoules of an answer.", show_default=False)] = math.inf,
     max_bytes: Annotated[float, typer.Option(help="Of its weights.", show_default=False)] = math.inf,
     out: Annotated[Path | None, typer.Option(help="Folder to save the chosen size in, by itself.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write a picture of accuracy against energy.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the run. [dim]\\[default: elastic-TASK][/]")] = None,
     runs_dir: running.RunsDir = Path("runs"),
     fresh: running.Fresh = False,
     as_json: running.Json = False,
 ) -> None:
     """One model for every device: train all sizes at once, and take the best that keeps the limits."""
-    from duetto.evaluation import records, report
+    from duetto.evaluation import plot, records, report
     from duetto.models.search import Limits
     from duetto.programs import elastic as program
     from duetto.programs import runs
@@ -86,6 +87,10 @@ def elastic(
         program.result(into.name, task, settings, device, lines, taken, limits).save(into / "result.json")
         records.write(into / "records.jsonl", [])
         page = report.write(into, into / "report.html")
+        title = f"{task}, {model} model on {device}: one training, {len(lines)} sizes"
+        if svg:
+            svg.write_text(plot.sizes(program.points(lines, taken), title, "microjoules an answer"), encoding="utf-8")
+            files = (*files, svg)
     if as_json:
         console.emit(
             {
@@ -99,7 +104,7 @@ def elastic(
         )
         return
     shown = console.out()
-    shown.print(_table(lines, taken, f"{task}, {model} model on {device}: one training, {len(lines)} sizes"))
+    shown.print(_table(lines, taken, title))
     shown.print("[dim]▸ taken, on calibration users; accuracy is that of unseen users; · no other is better[/]")
     for file in (*files, page):
         shown.print(f"{'Report' if file == page else 'Saved'}: {file}", soft_wrap=True, markup=False)

@@ -231,18 +231,28 @@ def result(
         for line in lines
     ]
     less = 1 - taken.rated.joules / largest.rated.joules
-    headline = (
-        f"{taken.name} of {task}'s {settings.model} model on {device}: {100 * taken.accuracy.value:.1f} % of unseen "
-        f"users' answers with {100 * less:.0f} % less energy than the largest"
-    )
+    headline = f"{task}, {settings.model} model on {device}, limits {_limits(limits)}: "
+    if taken is largest:
+        headline += f"the largest, {100 * taken.accuracy.value:.1f} % of unseen users' answers are right"
+    else:
+        headline += (
+            f"size {taken.name}, {100 * taken.accuracy.value:.1f} % of unseen users' answers are right with "
+            f"{100 * less:.0f} % less energy than the largest ({100 * largest.accuracy.value:.1f} %)"
+        )
     beaten = [line.name for line in lines if not line.front]
     notes = [
         f"limits: {_limits(limits)}; chosen on calibration users, told of unseen ones",
         "energy is that of computing above the device's idle power, by duetto/profiles.toml: an estimate",
     ]
+    notes = ["energy is that of computing above the device's idle power, by duetto/profiles.toml: an estimate"]
     if beaten:
         notes.append(f"worth nothing here, as others are as good and cheaper: {', '.join(beaten)}")
     return Result(name, task, (settings.seed,), headline, rows, notes=tuple(notes))
+
+
+def points(lines: Sequence[Line], taken: Line) -> list[tuple[str, float, Interval, bool, bool]]:
+    """Accuracy against microjoules, for :func:`duetto.evaluation.plot.sizes`."""
+    return [(line.name, 1e6 * line.rated.joules, line.accuracy, line.front, line is taken) for line in lines]
 
 
 def told(line: Line) -> dict[str, Any]:

@@ -26,7 +26,10 @@ def test_a_table_a_choice_and_a_report(run: Callable[..., Any], tmp_path: Path) 
     assert max(map(len, done.out.splitlines())) <= 80
     assert "</html>" in (tmp_path / "runs/elastic-digits/report.html").read_text()
     before = (tmp_path / "runs/elastic-digits/weights.safetensors").read_bytes()
-    found = json.loads(run("elastic", "--passes", "2", "--max-bytes", "100", "--out", "models", "--json").out)
+    found = json.loads(
+        run("elastic", "--passes", "2", "--max-bytes", "100", "--out", "models", "--svg", "it.svg", "--json").out
+    )
+    assert (tmp_path / "it.svg").read_text().startswith("<svg")
     assert found["chosen"] == "0.25"
     assert [size["sub"] for size in found["sizes"]] == ["0.25", "0.5", "0.75", "1"]
     assert (tmp_path / "models/digits-0.25.safetensors").exists()

@@ -73,7 +73,9 @@ def test_sizes_are_rated_by_user_and_taken_within_limits(task: Any, tmp_path: Pa
         elastic.chosen(lines, Limits(nbytes=1))
     told = elastic.result("name", "tiny", SETTINGS, "mid-phone", lines, small, Limits(seconds=0.5))
     assert "less energy than the largest" in told.headline
-    assert any("500 ms" in note for note in told.notes)
+    assert "limits 500 ms" in told.headline
+    whole = elastic.result("name", "tiny", SETTINGS, "mid-phone", lines, lines[-1], Limits())
+    assert "limits none: the largest" in whole.headline
     assert {row.name.split(",")[0] for row in told.rows} >= {"▸ 0.5x1", "1"}
 
 
