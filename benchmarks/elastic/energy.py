@@ -12,9 +12,9 @@ sub-network is right and runs the narrowest one only. Accuracies are means over 
 
 The day: the devices of every fifth unseen user are asked all through a waking day of 16 hours, by an always-on sensor:
 so many times a second, in bursts more, about the user's own inputs, each as often as any other. Minute by minute the
-battery empties as ``duetto.simulation.battery`` says, idle included, work that does not fit a minute waits for the next, and
-the policy sees charge and queue. An answer that comes after the battery is empty, or has waited for longer than the
-deadline, is none, and counts as wrong.
+battery empties as ``duetto.simulation.battery`` says, idle included, work that does not fit a minute waits for the
+next, and the policy sees charge and queue. An answer that comes after the battery is empty, or in a minute at whose end
+more than the deadline's work waits, is none, and counts as wrong.
 """
 
 from __future__ import annotations

@@ -19,12 +19,14 @@ from itertools import pairwise, product
 
 import numpy as np
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from duetto.errors import ConfigError
 from duetto.models.narrow import narrowed
 from duetto.models.net import Net, fitting, shared, to_tree
 from duetto.models.zoo import Conv, Mlp, Residual, Signal
 from duetto.tree import Tree
+from duetto.types import Work
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,21 @@ class Slimmable(Net):
             found[name] = whole[tuple(slice(size) for size in leaf.shape)].contiguous()
         return found
 
+    def at(self, sub: Sub) -> Sized:
+        """This network, answering as a sub-network: with the parameters of all, computing only what that one needs.
+
+        Raises:
+            ConfigError: one that is not among these.
+        """
+        return Sized(self, sub)
+
     def answers(self, params: Tree, x: np.ndarray, sub: Sub) -> np.ndarray:
         """Logits ``[n, classes]`` float32 of a sub-network for ``x [n, *shape]``.
 
         Raises:
             ConfigError: a sub-network that is not among these, or parameters of another network.
         """
-        return self.sub(sub).logits(self.cut(params, sub), x)
+        return self.at(sub).logits(params, x)
 
     def module(self) -> nn.Module:
         """The largest, with the heads of the others beside it."""
@@ -145,6 +155,57 @@ class _Largest(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.net(x)
+        return logits
+
+
+@dataclass(frozen=True)
+class Sized(Net):
+    """A slimmable network that answers as one of its sub-networks.
+
+    Its parameters are those of all: a party that remembers them once answers in every size, by a skill for each such as
+    ``Predict(net.at(sub))``. Bit for bit it answers as :meth:`Slimmable.sub` does with :meth:`Slimmable.cut`.
+
+    Raises:
+        ConfigError: a sub-network that is not among its own.
+    """
+
+    net: Slimmable
+    sub: Sub = Sub()
+
+    def __post_init__(self) -> None:
+        _ = self.net.sub(self.sub)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row."""
+        return self.net.shape
+
+    @property
+    def classes(self) -> int:
+        """Logits."""
+        return self.net.classes
+
+    def module(self) -> nn.Module:
+        """``[n, *shape]`` to ``[n, classes]``."""
+        return _Corner(self.net, self.sub)
+
+    def work(self, rows: int, bytes_per_parameter: int = 4) -> Work:
+        """The sub-network's."""
+        return self.net.sub(self.sub).work(rows, bytes_per_parameter)
+
+
+class _Corner(nn.Module):
+    def __init__(self, net: Slimmable, sub: Sub) -> None:
+        super().__init__()
+        made = net.module()
+        self.net, self.heads = made.net, made.heads
+        self._of, self._sub = net, sub
+        self._alone = (net.sub(sub).module(),)  # in a tuple, so that its parameters are not this module's
+
+    def forward(self, x: Tensor) -> Tensor:
+        (alone,) = self._alone
+        alone.train(self.training)
+        logits: Tensor = functional_call(alone, self._of.tensors(dict(self.named_parameters()), self._sub), (x,))
         return logits
 
 

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.func import functional_call
 from torch.nn import functional
 
 from duetto import tree as trees
 from duetto.errors import ConfigError
-from duetto.models import Conv, Mlp, Net, Residual, Signal, Slimmable, Sub, Text, narrowed, window
+from duetto.models import Conv, Mlp, Net, Predict, Residual, Signal, Slimmable, Sub, Text, narrowed, window
 from duetto.models.elastic import deepest, shallower
 from duetto.models.narrow import cut
-from duetto.models.net import built, fitting, shared, to_tensors
+from duetto.models.net import built, fitting, to_tensors
 from duetto.tree import Tree
+from duetto.types import Local
 
 CONV = Slimmable(Conv((1, 8, 8), 3, (4, 8), (6,)), (0.5, 1.0), (1,))
 MLP = Slimmable(Mlp((5,), 3, (8, 8, 8)), (0.25, 1.0), (1, 2))
@@ -37,13 +37,39 @@ def test_a_sub_network_alone_is_the_slimmable_one_at_that_setting_bit_for_bit(ne
         alone = net.sub(sub).module().eval()
         alone.load_state_dict(to_tensors(net.cut(params, sub)))
         with torch.inference_mode():
-            expected = alone(torch.from_numpy(x))
-            tensors = {name: leaf.clone() for name, leaf in fitting(net, params).items()}
-            running = functional_call(shared(net.sub(sub)), net.tensors(tensors, sub), (torch.from_numpy(x),))
-        assert torch.equal(running, expected)
-        np.testing.assert_array_equal(net.answers(params, x, sub), net.sub(sub).logits(net.cut(params, sub), x))
+            expected = alone(torch.from_numpy(x)).numpy()
+        # logits lay images out with their channels innermost, which may round otherwise
+        np.testing.assert_array_equal(net.at(sub).logits(params, x), net.sub(sub).logits(net.cut(params, sub), x))
+        running = net.at(sub).module().eval()
+        running.load_state_dict(to_tensors(params))
+        with torch.inference_mode():
+            np.testing.assert_array_equal(running(torch.from_numpy(x)).numpy(), expected)
     np.testing.assert_array_equal(net.answers(params, x, net.subs[-1]), net.logits(params, x))
     assert net.subs[-1] == Sub()
+
+
+def test_a_party_that_holds_all_answers_in_every_size() -> None:
+    params, x = CONV.init(6), rows(CONV)
+    local = Local(None, {"params": params})
+    for sub in CONV.subs:
+        skill = Predict(CONV.at(sub))
+        _, said = skill(local, {"x": x}, (0,), "me")
+        np.testing.assert_array_equal(said["logits"], CONV.sub(sub).logits(CONV.cut(params, sub), x))
+        assert skill.work(local, {"x": x}) == CONV.sub(sub).work(len(x))
+
+
+def test_a_size_learns_in_the_weights_of_all() -> None:
+    """A step at one size moves the corner that it has, and nothing else."""
+    before = MLP.init(7)
+    module = MLP.at(Sub(0.25, 1)).module()
+    module.load_state_dict(to_tensors(before))
+    module(torch.from_numpy(rows(MLP, 30))).square().sum().backward()
+    for name, leaf in module.named_parameters():
+        assert leaf.grad is None or name in ("net.1.weight", "net.1.bias", "heads.1.3.weight", "heads.1.3.bias")
+    moved = module.get_parameter("net.1.weight").grad
+    assert moved is not None
+    assert (moved[2:] == 0).all()
+    assert (moved[:2] != 0).any()
 
 
 def test_a_narrow_chain_computes_with_the_first_channels() -> None:
@@ -134,6 +160,7 @@ def test_depths_of_a_network() -> None:
         (lambda: Slimmable(Text((4,), 2)), "no narrower Text"),
         (lambda: Slimmable(Text((4,), 2), (1.0,), (1,)), "no shallower Text"),
         (lambda: MLP.sub(Sub(0.5)), "no sub-network 0.5"),
+        (lambda: MLP.at(Sub(0.5)), "no sub-network 0.5"),
         (lambda: MLP.cut(MLP.net.init(0), Sub()), "parameters that are not those"),
     ],
 )
