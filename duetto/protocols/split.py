@@ -71,7 +71,7 @@ class Split:
             averaged after a round.
         cohort: who takes part in a round.
         aggregator: of halves that are averaged.
-        up, down: codecs of features and of slopes, which remember nothing on the way down.
+        up, down: codecs of features and of slopes; what the one that leads down remembers ends with the round.
     """
 
     params: Mapping[str, Tree]
@@ -133,6 +133,7 @@ class _Round:
         self.losses: list[float] = []
         self.cost = Cost()
         self.taken = 0  # steps, in a pass, of a half that takes turns
+        self.owed: dict[str, Any] = {}  # what the codec down has lost, by device
 
     async def run(self, step: int) -> Record:
         """The round; the memory is then as it was left."""
@@ -171,7 +172,7 @@ class _Round:
         batches = {name: int(tree["batches"]) for name, tree in entered.items()}
         active, turn, slopes = list(entered), 0, dict[str, Tree]()
         self.taken = 0
-        front = Coded(what.front, what.down, what.up)
+        front = Coded(what.front, what.down, what.up, owing=True)
         while active:
             turn += 1
             sent = {name: {"slopes": slopes[name]} if name in slopes else {} for name in active}
@@ -202,7 +203,7 @@ class _Round:
             )
             if said is not None:
                 further[name] = said
-        tail = Coded(what.tail, what.down, what.up)
+        tail = Coded(what.tail, what.down, what.up, owing=True)
         heard = await self._all(dict.fromkeys(further, tail), further, turn)
         return {name: {"features": parts[name]["features"], "slopes": tree["slopes"]} for name, tree in heard.items()}
 
@@ -256,8 +257,10 @@ class _Round:
         """Ask several devices at once; whoever fails is out of the round."""
 
         async def one(name: str) -> Reply:
-            key = (*self.key, name, turn)
-            return await skills[name].asked_of(self.fleet.peer(name), sent[name], key=key, deadline=self.deadline)
+            skill, peer, key = skills[name], self.fleet.peer(name), (*self.key, name, turn)
+            if isinstance(skill, Coded):
+                return await skill.asked_of(peer, sent[name], key=key, deadline=self.deadline, owed=self.owed)
+            return await skill.asked_of(peer, sent[name], key=key, deadline=self.deadline)
 
         heard = await asyncio.gather(*(one(name) for name in skills))
         found: dict[str, Tree] = {}

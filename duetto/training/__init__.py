@@ -9,6 +9,7 @@ from duetto.training.client import Client
 from duetto.training.cohort import Cohort
 from duetto.training.contrast import Contrast
 from duetto.training.ewc import Elastic, Ewc
+from duetto.training.extractor import Extractor
 from duetto.training.gem import Gem
 from duetto.training.joint import EveryExit, SelfDistil
 from duetto.training.lifelong import Lifelong, Within
@@ -46,6 +47,7 @@ __all__ = [
     "Elastic",
     "EveryExit",
     "Ewc",
+    "Extractor",
     "Full",
     "Gem",
     "Head",
