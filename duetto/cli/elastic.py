@@ -41,6 +41,7 @@ def elastic(
     depths: Annotated[str, typer.Option(help="Blocks or layers that are kept, beside all of them.")] = "",
     passes: Annotated[int, typer.Option(min=0, help="Over the public rows; 0 is as many as the small model's.")] = 0,
     between: Annotated[int, typer.Option(min=0, help="Sizes of a step beside the largest and the smallest.")] = 2,
+    weight: Annotated[float, typer.Option(min=0, help="Of what each size learns from the largest.")] = 0.3,
     seed: Annotated[int, typer.Option(help="Of users, first parameters, and the order of rows.")] = 0,
     device: Annotated[
         str,
@@ -69,9 +70,8 @@ def elastic(
     from duetto.tasks import load
 
     limits = Limits(max_latency / 1e3, max_energy / 1e3, max_bytes)
-    settings = program.Settings(
-        model, _numbers("widths", widths, float), _numbers("depths", depths, int), passes, between, seed
-    )
+    sizes = _numbers("widths", widths, float), _numbers("depths", depths, int)
+    settings = program.Settings(model, *sizes, passes, between, weight, seed)
     measured = profiles.read(Path(device)) if device.endswith(".json") else None
     where = like if measured is not None else device
     into = running.place(runs_dir, f"elastic-{task}" if name is None else name)

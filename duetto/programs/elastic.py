@@ -45,6 +45,7 @@ class Settings:
         depths: blocks or layers that are kept, beside all.
         passes: over the public rows; 0 is what the task's small model takes.
         between: sub-networks of a step beside the largest and the smallest.
+        weight: of what each of them learns from the largest; the paper's is 1 (``benchmarks/elastic`` compares).
         seed: of users, first parameters and the order of rows.
 
     Raises:
@@ -56,6 +57,7 @@ class Settings:
     depths: tuple[int, ...] = ()
     passes: int = 0
     between: int = 2
+    weight: float = 0.3
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -122,7 +124,7 @@ def trained(task: Task, settings: Settings, folder: Path, progress: Progress) ->
         except (WireError, ConfigError) as error:
             raise DataError(f"{path} is damaged", "delete it; the model is trained anew") from error
         return params
-    client = replace(task.teach_small, net=net, loss=(CrossEntropy(), Sandwich(net, settings.between)))
+    client = replace(task.teach_small, net=net, loss=(CrossEntropy(), Sandwich(net, settings.between, settings.weight)))
     client = replace(client, epochs=settings.passes or client.epochs)
     data = {"x": task.public.x, "y": task.public.y}
     key = (settings.seed, "elastic")
