@@ -105,7 +105,7 @@ def elastic(
         return
     shown = console.out()
     shown.print(_table(lines, taken, title))
-    shown.print("[dim]▸ taken, on calibration users; accuracy is that of unseen users; · no other is better[/]")
+    shown.print("[dim]▸ taken, · not beaten, both on calibration users; accuracy is that of unseen users[/]")
     for file in (*files, page):
         shown.print(f"{'Report' if file == page else 'Saved'}: {file}", soft_wrap=True, markup=False)
 

@@ -248,7 +248,7 @@ def result(
     ]
     notes = ["energy is that of computing above the device's idle power, by duetto/profiles.toml: an estimate"]
     if beaten:
-        notes.append(f"worth nothing here, as others are as good and cheaper: {', '.join(beaten)}")
+        notes.append(f"on calibration users others are as good and cheaper, so never taken: {', '.join(beaten)}")
     return Result(name, task, (settings.seed,), headline, rows, notes=tuple(notes))
 
 
