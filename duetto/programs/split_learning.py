@@ -21,6 +21,7 @@ from duetto.protocols.split import Split
 from duetto.protocols.split import split as rounds
 from duetto.tasks import Task
 from duetto.training import SGD
+from duetto.training.halves import Backs, Forths
 from duetto.training.split import Back, Enter, Forth, Front, Leave, Tail
 from duetto.tree import Tree
 from duetto.types import Chain, Codec, Local, Party
@@ -47,6 +48,7 @@ class Settings:
         cohort: devices a round; 0 is all.
         epochs, batch_size, lr, momentum: of both sides.
         wire: codec of features and slopes, by its name in ``WIRES``.
+        batched: whether the cloud's halves of devices that are due together run as one batch, equal to rounding.
         seed: of the first parameters, cohorts and orders.
 
     Raises:
@@ -64,6 +66,7 @@ class Settings:
     lr: float = 0.1
     momentum: float = 0.0
     wire: str = "float32"
+    batched: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -88,7 +91,7 @@ def made(task: Task, settings: Settings) -> tuple[Party, Party, Mapping[str, Any
     found = sides(task, settings)
     what = _what(found, settings)
     role = rounds(what, steps=settings.rounds, seed=settings.seed, measure=_measure(task, settings, what))
-    cloud = Party(roles=(role,), skills=(Back, Forth), local=Local(None, {"back": found["back"]}))
+    cloud = Party(roles=(role,), skills=(Back, Backs, Forth, Forths), local=Local(None, {"back": found["back"]}))
     device = Party(skills=(Enter, Front, Tail, Leave))
     return device, cloud, {slot: half for slot, half in found.items() if slot != "back"}
 
@@ -104,6 +107,7 @@ def _what(found: Mapping[str, Half], settings: Settings) -> Split:
         batch_size=settings.batch_size,
         up=codec,
         down=codec,
+        batched=settings.batched,
     )
 
 

@@ -65,6 +65,9 @@ class Split:
             of what is averaged.
         back: whose half, which step of how many -> the cloud's skill that takes ``{"parts"}``, gives ``{"slopes"}``.
         forth: whose half -> the skill of the cloud that takes and gives ``{"features"}``; with a tail.
+        backs: which step -> the skill that takes ``{"parts", "of"}`` of devices with halves of their own, all at once;
+            None asks ``back`` for one after the other.
+        forths: whose half, None for each one's own -> the skill that takes and gives ``{"parts"}``, all at once.
         tail: takes ``{"features"}``, gives ``{"slopes"}``; None sends labels to the cloud.
         devices: whether their front is passed on from one to the next, averaged after a round, or their own.
         cloud: whether it has one half and takes the devices' batches in turn, or together as one, or a half for each,
@@ -84,6 +87,8 @@ class Split:
     cohort: Policy[Any]
     aggregator: Aggregator[Any]
     forth: Callable[[str], Skill] | None = None
+    backs: Callable[[int], Skill] | None = None
+    forths: Callable[[str | None], Skill] | None = None
     tail: Skill | None = None
     up: Codec[Any] = field(default_factory=Chain)
     down: Codec[Any] = field(default_factory=Chain)
@@ -196,8 +201,8 @@ class _Round:
         what = self.what
         assert what.tail is not None
         assert what.forth is not None
-        further: dict[str, Tree] = {}
-        for name, part in parts.items():
+        further = await self._forth_together(parts, turn)
+        for name, part in parts.items() if not further else ():
             said = await self._own(
                 what.forth(self._whose(name)), {"features": part["features"]}, (*self.key, name, turn)
             )
@@ -207,9 +212,38 @@ class _Round:
         heard = await self._all(dict.fromkeys(further, tail), further, turn)
         return {name: {"features": parts[name]["features"], "slopes": tree["slopes"]} for name, tree in heard.items()}
 
+    async def _forth_together(self, parts: Mapping[str, Tree], turn: int) -> dict[str, Tree]:
+        """What the cloud's halves make of all features at once; nothing, where they go one by one."""
+        if self.what.forths is None or len(parts) < 2:
+            return {}
+        whose = None if self.what.cloud == "each" else COMMON
+        tree = {"parts": {name: {"features": part["features"]} for name, part in parts.items()}}
+        said = await self.me.ask(self.what.forths(whose), tree, key=(*self.key, "forth", turn))
+        self.cost += said.cost
+        return dict(said.tree["parts"]) if said.tree is not None else {}
+
+    async def _back_together(
+        self, parts: Mapping[str, Tree], turn: int, batches: Mapping[str, int]
+    ) -> dict[str, Tree] | None:
+        """The steps of halves of devices' own at once: the slopes; None, where they are taken one by one.
+
+        Where one device's part is refused, nobody's half has moved, and one by one only that device is out.
+        """
+        if self.what.backs is None or self.what.cloud != "each" or len(parts) < 2:
+            return None
+        tree = {"parts": dict(parts), "of": {name: np.int64(batches[name]) for name in parts}}
+        said = await self.me.ask(self.what.backs(turn - 1), tree, key=(*self.key, "back", turn))
+        self.cost += said.cost
+        if said.tree is None:
+            return None
+        self.losses += [float(loss) for loss in said.tree["losses"].values()]
+        return dict(said.tree["slopes"])
+
     async def _learned(self, parts: Mapping[str, Tree], turn: int, batches: Mapping[str, int]) -> dict[str, Tree]:
         """The cloud's steps on what has come: the slopes for each device."""
         what = self.what
+        if (at_once := await self._back_together(parts, turn, batches)) is not None:
+            return at_once
         if what.cloud == "together":
             groups = [list(parts)] if parts else []
         else:
