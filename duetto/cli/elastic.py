@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 EXAMPLES = console.examples(
     ("duetto elastic --task digits", "train once; what each width costs and is worth"),
     ("duetto elastic --task handwriting --device microcontroller --max-latency 8", "the best within 8 ms"),
-    ("duetto elastic --task activity --depths 1 --max-bytes 20000 --out models", "saved as safetensors and ONNX"),
+    ("duetto elastic --task activity --model large --depths 1 --out models", "saved as safetensors and ONNX"),
     ("duetto elastic --device here --json", "latency measured on this machine"),
 )
 

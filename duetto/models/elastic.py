@@ -240,7 +240,8 @@ def shallower(net: Net, depth: int) -> Net:
     if depth == 0:
         return net
     if not 0 < depth < deepest(net):
-        raise ConfigError(f"depth={depth}", f"use 1 to {deepest(net) - 1}, or 0 for all")
+        known = f"1 to {deepest(net) - 1}, or 0" if deepest(net) > 1 else "0"
+        raise ConfigError(f"depth={depth} of a network of depth {deepest(net)}", f"use {known} for all")
     if isinstance(net, Residual):
         return replace(net, blocks=depth)
     if isinstance(net, Conv | Signal):

@@ -46,7 +46,7 @@ class Widening(Policy[Mapping[str, Any]]):
         joules: of an answer by each sub-network, rising.
         seconds: of an answer by each, rising.
         floors: share of the battery below which each is not used, rising from 0; () uses all down to the end.
-        deadline: seconds, of the work that waits and the answer, within which an answer must come.
+        deadline: seconds within which an answer must come: the work that waits, and all that it may go through.
         ask_joules: what asking the cloud costs; an unsure item is asked where that is less than to widen, and where
             there is nothing wider. Infinite never asks.
         like: the sub-network whose quality is to be kept; None is the widest's.
@@ -184,7 +184,8 @@ class Widening(Policy[Mapping[str, Any]]):
     def _levels(self, state: Mapping[str, Any], seen: Seen) -> np.ndarray:
         """The widest sub-network permitted to each item ``[n]``, one after the other."""
         battery, queue = (_known(seen, name, default) for name, default in (("battery", 1.0), ("queue", 0.0)))
-        floors, seconds = np.array(self.floors or [0.0] * len(self.joules)), np.array(self.seconds)
+        floors = np.array(self.floors or [0.0] * len(self.joules))
+        seconds = np.array([sum(self.seconds[k] for k in self._rungs(state, level)) for level in range(len(floors))])
 
         def permitted(spare: float) -> np.ndarray:
             charged = battery[:, None] >= np.where(floors > 0, floors + spare, 0.0)

@@ -135,6 +135,15 @@ def test_a_low_battery_cuts_the_ladder() -> None:
     assert (move.action == Action.STOP).all()
 
 
+def test_all_that_an_item_may_go_through_is_in_time() -> None:
+    policy = Widening(JOULES, (1.0, 2.0, 3.0, 4.0), deadline=5.5, spare=0.0)
+    state = {**policy.init(), "ladder": np.array([True, False, True, True]), "threshold": np.array(0.9)}
+    assert policy.ladder(state, at()) == (0, 2)  # 1 + 3 + 4 seconds are too long
+    assert policy.ladder(state, at(queue=2.0)) == (0, 1)
+    assert policy.ladder(state, at(queue=2.6)) == (0,)
+    assert policy.ladder(policy.init(), at()) == (3,)  # alone
+
+
 def test_the_cloud_is_asked_where_that_is_cheaper() -> None:
     policy = replace(PLAIN, ask_joules=4.0, deadline=0.5)
     held = policy.fit({0: KNOWN[0]})
