@@ -20,6 +20,7 @@ from duetto.training.processes import Processes
 from duetto.training.pseudo import PseudoLabels
 from duetto.training.rate import Imitate, Rated
 from duetto.training.replay import Replay
+from duetto.training.sandwich import Sandwich
 from duetto.training.sequential import Sequential
 from duetto.training.steps import Partly, batches, gradient, moved
 from duetto.training.tune import Tune
@@ -63,6 +64,7 @@ __all__ = [
     "Rated",
     "Replay",
     "SGD",
+    "Sandwich",
     "SelfDistil",
     "Sequential",
     "Top",
