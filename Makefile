@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help venv demo test test-slow test-nightly lint format lock wire clean
+.PHONY: help venv demo test test-slow test-nightly lint format lock page wire clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-11s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,13 @@ format: venv  ## write what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+page: web/node_modules/.stamp  ## build the device in the browser (needs npm), which `duetto cloud --page` serves
+	npm --prefix web run --silent build
+
+web/node_modules/.stamp: web/package.json web/package-lock.json
+	npm --prefix web ci --no-audit --no-fund --ignore-scripts --silent
+	@touch $@
+
 # uv lives in an environment of its own: Flower pins an older one. Pins stay as they are unless they must
 # move; `make lock UPGRADE=--upgrade` moves them all. What torch adds for a GPU is not pinned: it depends on
 # the build of torch that pip finds.
@@ -58,8 +65,10 @@ lock: .venv-lock/bin/uv  ## make constraints.txt again from pyproject.toml
 clean:  ## remove both environments and the caches
 	rm -rf .venv .venv-lock .venv-wire .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 
-wire: .venv-wire/bin/python  ## make the protocol's messages again, with the oldest grpcio-tools that we allow
+wire: .venv-wire/bin/python web/node_modules/.stamp  ## make the protocol's messages again, with the oldest grpcio-tools that we allow
 	.venv-wire/bin/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. duetto/transport/wire.proto
+	.venv-wire/bin/python -m grpc_tools.protoc --plugin=protoc-gen-es=web/node_modules/.bin/protoc-gen-es \
+		-I duetto/transport --es_out=web/src --es_opt=target=js wire.proto
 
 .venv-wire/bin/python:
 	$(PYTHON) -m venv .venv-wire

@@ -20,6 +20,7 @@ app = typer.Typer(
         ("duetto cloud revoke phone-1 --why stolen", "and who may not any longer"),
         ("duetto cloud admin-token anna --role operator", "print a token, by which Anna may administer"),
         ("duetto cloud --large large.onnx --admin 127.0.0.1:8080", "with the administration over HTTP, and /metrics"),
+        ("duetto cloud --large large.onnx --page 127.0.0.1:8090", "with a device in the browser"),
         ("duetto cloud certify", "a new certificate for this server, before the old one has expired"),
         ("duetto cloud backup backups/today", "copy the folder, while the cloud runs on"),
         ("duetto cloud publish small.onnx --version 2", "sign a model, and offer it to devices"),
@@ -69,6 +70,12 @@ def cloud(
             "elsewhere over TLS."
         ),
     ] = None,
+    page: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve the device in the browser at HOST:PORT, or at a port of this machine alone; elsewhere over TLS."
+        ),
+    ] = None,
     small: teach.Small = None,
     params: teach.Params = None,
     model: teach.Named = "small",
@@ -102,6 +109,8 @@ def cloud(
     if program is not None:
         if admin is not None:
             raise ConfigError("--admin beside a --program", "it administers a cloud that serves a --large model")
+        if page is not None:
+            raise ConfigError("--page beside a --program", "it is a device of a cloud that serves a --large model")
         _program(program, task, settings, users, listen, insecure, wait, rehearse, records, memory, state, name)
         return
     from duetto.cloud.app import App
@@ -119,6 +128,10 @@ def cloud(
         from duetto.cloud.admin import serving
 
         beside.append(serving(site, admin, lambda url: shown.append(f"administration at {url}, ")))
+    if page is not None:
+        from duetto.cloud import browser
+
+        beside.append(browser.serving(site, page, lambda url: shown.append(f"page at {url}, ")))
     made = App(site, answers, listen, enrol or None, insecure, more=beside)
 
     def listening(port: int, enrolling: int) -> None:
@@ -238,21 +251,29 @@ def publish(
         Path | None, typer.Option(help="A .npy file of inputs; devices test that they get the same logits.")
     ] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="By which these may differ.")] = 1e-3,
+    policy: Annotated[
+        Path | None, typer.Option(help="The folder of a fitted policy, which is signed and told beside the model.")
+    ] = None,
 ) -> None:
     """Sign a model, and offer it to the devices of a channel."""
     import numpy as np
 
     from duetto import tree as trees
     from duetto.cloud.onnx import Whole
+    from duetto.policies import artefact
+    from duetto.protocols.channels import POLICY
 
     site, loaded = _site(state).begin(), Whole(model, 1)
     vector = None
     if inputs is not None:
         x = np.load(inputs, allow_pickle=False)[:8].astype(np.float32)
         vector = trees.encode({"x": x, "logits": loaded({"x": x})["logits"]})
+    told = None if policy is None else {POLICY: artefact.told(artefact.load(policy).held)}
     olds = [each.sha256 for each in site.releases.releases() if each.model == name]
     with site.audit.doing(real.me(), "publish", {"model": name, "version": version, "channel": channel}):
-        made = site.releases.publish(name, version, channel, model, vector=vector, tolerance=tolerance, olds=olds)
+        made = site.releases.publish(
+            name, version, channel, model, vector=vector, tolerance=tolerance, olds=olds, told=told
+        )
     console.line(f"{name} {made.version} is offered to {channel}: {made.length:,} bytes, {made.sha256[:12]}")
 
 

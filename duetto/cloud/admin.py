@@ -620,12 +620,12 @@ def application(site: Site, service: Service | None = None, *, tls: bool = False
     app.add_api_route("/healthz", _healthz, tags=["process"], response_model=Alive)
     app.add_api_route("/readyz", _readyz, tags=["process"], response_model=Ready, responses={503: {"model": Fault}})
     app.add_api_route("/metrics", _metrics, tags=["process"], response_class=PlainTextResponse, responses=_REFUSED)
-    app.add_exception_handler(Error, _refused)
-    app.add_exception_handler(RequestValidationError, _unread)
+    app.add_exception_handler(Error, refused)
+    app.add_exception_handler(RequestValidationError, unread)
     app.add_exception_handler(HTTPException, _unknown)
     app.add_exception_handler(sql.exc.SQLAlchemyError, _no_database)
     app.add_exception_handler(Exception, _broken)
-    app.add_middleware(_Guard, headers=(*_HEADERS, _OVER_TLS) if tls else _HEADERS)
+    app.add_middleware(Guard, headers=(*_HEADERS, _OVER_TLS) if tls else _HEADERS)
     return app
 
 
@@ -652,7 +652,7 @@ async def _metrics(cloud: Cloud, who: Viewing) -> Response:
     return Response(await cloud.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _refused(request: Request, fault: Any) -> Response:
+async def refused(request: Request, fault: Any) -> Response:
     if isinstance(fault, Refusal):
         return _told(fault.status, fault.fault, fault.remedy, fault.headers)
     if isinstance(fault.__cause__, sql.exc.OperationalError):
@@ -661,7 +661,7 @@ async def _refused(request: Request, fault: Any) -> Response:
     return _told(status, fault.fault, fault.remedy)
 
 
-async def _unread(request: Request, fault: Any) -> Response:
+async def unread(request: Request, fault: Any) -> Response:
     first = fault.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return _told(422, f"{where}: {first['msg']}", "see /api/v1/openapi.json")
@@ -685,7 +685,7 @@ def _told(status: int, fault: str, remedy: str, headers: dict[str, str] | None =
     return JSONResponse(said, status, headers)
 
 
-class _Guard:
+class Guard:
     """Headers for the browser's sake, and no body that is larger than any request needs."""
 
     def __init__(self, app: ASGIApp, headers: Sequence[tuple[str, str]]) -> None:
@@ -735,7 +735,7 @@ def loopback(host: str) -> bool:
     return host == "localhost"
 
 
-class _Beside(uvicorn.Server):
+class Beside(uvicorn.Server):
     """A server that leaves the signals to the service that it stands beside."""
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
@@ -762,7 +762,7 @@ def serving(
     @asynccontextmanager
     async def beside(service: Service) -> AsyncIterator[None]:
         tls = not loopback(host)
-        listening = _listening(host, port)
+        listening = bound(host, port)
         config = uvicorn.Config(
             application(site, service, tls=tls),
             lifespan="off",
@@ -777,7 +777,7 @@ def serving(
             ssl_certfile=site.folder / "server" / "certificate.pem" if tls else None,
             ssl_keyfile=site.folder / "server" / "key.pem" if tls else None,
         )
-        server = _Beside(config)
+        server = Beside(config)
         task = asyncio.ensure_future(server.serve(sockets=[listening]))
         try:
             while not server.started and not task.done():
@@ -796,7 +796,7 @@ def serving(
     return beside
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
     try:
         family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family)

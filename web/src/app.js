@@ -1,0 +1,334 @@
+// The page: a device that answers, asks, and learns its user.
+import { enrol, known } from "./identity.js";
+import * as kept from "./kept.js";
+import { applied, fit, holds, tally } from "./head.js";
+import { Model } from "./model.js";
+import { Pad } from "./pad.js";
+import { argmax, decide, named, ruleOf, softmax } from "./policy.js";
+import { newest, sha256, Tampered } from "./releases.js";
+import { Talk } from "./talk.js";
+import { array } from "./tree.js";
+
+const DEADLINE = 2000; // milliseconds that the cloud may take
+const PAUSE = 350; // milliseconds without a stroke before the cloud is asked
+const LOOK = 30_000; // milliseconds between two looks for a newer model
+const MOST = 500; // lessons
+
+const at = (id) => document.getElementById(id);
+const tell = (id, text) => (at(id).textContent = text);
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const many = (count, what) => `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
+const bytes = (count) => `${count.toLocaleString("en")} bytes`;
+
+let talk;
+let pad;
+let model;
+let rule;
+let release;
+let root;
+let lessons = [];
+let head;
+let current = null; // the drawing: {number, x, logits, shown, decision, label}
+let number = 0;
+let asking;
+const spent = { answers: 0, asked: 0, bytes: 0 };
+
+function alarm(text) {
+  at("alert").hidden = !text;
+  tell("alert", text);
+}
+
+// ------------------------------------------------------------------------------------------------------- the model
+
+async function install(found) {
+  const made = await Model.load(found);
+  [model, release, rule] = [made, found, ruleOf(found.told.policy ?? {})];
+  for (const each of lessons)
+    if (each.model !== made.version && each.x.length === made.shape.reduce((a, b) => a * b, 1)) {
+      each.logits = Array.from((await made.logits(each.x)).logits);
+      each.model = made.version;
+    }
+  learn();
+  at("pad").dataset.ready = "true";
+  const size = `${(found.bytes.length / 1024).toFixed(0)} KiB`;
+  tell("model", `version ${found.version}, ${size}, SHA-256 ${found.sha256.slice(0, 12)}, signed by your cloud`);
+  tell("rule", `${rule.told}: keeps a ${named(rule.score)} from ${rule.at.toFixed(3)}`);
+  await look(false);
+}
+
+async function update() {
+  try {
+    const found = await newest(root, release);
+    if (!found) return alarm(model ? "" : "No small model is offered yet: duetto cloud publish small.onnx --version 1");
+    if (found.sha256 !== release?.sha256 || found.version !== release?.version) {
+      await install(found);
+      await kept.put("release", found);
+    }
+    alarm("");
+  } catch (fault) {
+    if (fault instanceof Tampered)
+      alarm(`A model was refused: ${fault.message}. ${model ? `Version ${model.version} goes on.` : "There is none here that could answer."}`);
+    else if (!model && talk?.here) alarm(`No small model yet: ${fault.message}`);
+  }
+}
+
+async function remembered() {
+  const found = await kept.get("release");
+  if (found && (await sha256(found.bytes)) === found.sha256) await install(found);
+}
+
+// ------------------------------------------------------------------------------------------------------- answering
+
+let looking = false;
+let again = null;
+
+/** Answer here, at once; and where the drawing is done, decide whether to ask. */
+async function look(done) {
+  if (!model) return;
+  if (looking) {
+    again = done || again === true;
+    return;
+  }
+  looking = true;
+  try {
+    clearTimeout(asking);
+    const begin = performance.now();
+    const x = pad.input(model.shape);
+    if (!x) return blank();
+    const { logits } = await model.logits(x);
+    const shown = applied(logits, head);
+    const decision = decide(rule, shown, price());
+    const took = performance.now() - begin;
+    current = { number: current?.number ?? ++number, x, logits: Array.from(logits), shown, decision, label: argmax(shown) };
+    tell("small-label", current.label);
+    tell("small-sure", `${percent(decision.sure)} sure`);
+    tell("small-cost", `${took.toFixed(1)} ms, 0 bytes`);
+    at("small-label").dataset.ms = took.toFixed(3);
+    tell("decision", `${decision.ask ? "Ask the cloud" : "Answer here"}: ${decision.why}.`);
+    bars(softmax(shown));
+    answer(current.label, "by the small model, in this page");
+    tell("cloud-label", "–");
+    tell("cloud-sure", "not asked");
+    tell("cloud-cost", "");
+    for (const each of at("labels").children) each.disabled = false;
+    if (!done) return;
+    if (!current.counted) {
+      spent.answers += 1;
+      current.counted = true;
+    }
+    totals();
+    if (decision.ask) {
+      const about = current;
+      asking = setTimeout(() => ask(about), PAUSE);
+    }
+  } finally {
+    looking = false;
+    if (again !== null) {
+      const next = again;
+      again = null;
+      look(next);
+    }
+  }
+}
+
+async function ask(about) {
+  tell("cloud-sure", "asking …");
+  try {
+    const x = array("F32", [1, ...model.shape], about.x);
+    const { tree, up, down, milliseconds } = await talk.finish({ x }, DEADLINE);
+    spent.asked += 1;
+    spent.bytes += up + down;
+    totals();
+    const logits = Float64Array.from(tree.logits.data);
+    lesson(about, softmax(logits), false);
+    if (about !== current) return;
+    const label = argmax(logits);
+    tell("cloud-label", label);
+    tell("cloud-sure", `${percent(Math.max(...softmax(logits)))} sure`);
+    tell("cloud-cost", `${milliseconds.toFixed(0)} ms, ${bytes(up)} up, ${bytes(down)} down`);
+    answer(label, "by the large model, in the cloud");
+  } catch (fault) {
+    if (about !== current) return;
+    tell("cloud-sure", fault.message);
+    answer(about.label, `by the small model, in this page: ${fault.message}`);
+  }
+}
+
+function answer(label, by) {
+  tell("answer", label);
+  tell("by", by);
+}
+
+function blank() {
+  current = null;
+  for (const id of ["small-label", "cloud-label", "answer"]) tell(id, "–");
+  for (const id of ["small-sure", "small-cost", "cloud-sure", "cloud-cost"]) tell(id, "");
+  tell("decision", "Nothing is drawn yet.");
+  tell("by", "draw a digit");
+  bars([]);
+  for (const each of at("labels").children) each.disabled = true;
+}
+
+function bars(shares) {
+  for (const [i, bar] of [...at("bars").children].entries()) {
+    bar.firstChild.setAttribute("height", 40 * (shares[i] ?? 0));
+    bar.firstChild.setAttribute("y", 40 - 40 * (shares[i] ?? 0));
+  }
+}
+
+function totals() {
+  const share = spent.answers ? percent(spent.asked / spent.answers) : "0 %";
+  tell("totals", `${many(spent.answers, "answer")}, ${spent.asked} asked (${share}), ${bytes(spent.bytes)} over the network`);
+}
+
+const price = () => Number(at("price").value);
+
+function priced() {
+  const said = price() === 0 ? "nothing: the fitted policy decides alone" : `${price().toFixed(2)} right answers`;
+  tell("price-said", said);
+  at("price").setAttribute("aria-valuetext", said);
+}
+
+// -------------------------------------------------------------------------------------------------------- learning
+
+function lesson(about, target, corrected) {
+  const before = lessons.find((each) => each.number === about.number && each.run === run);
+  if (before?.corrected && !corrected) return; // what the user says stands before what the cloud says
+  lessons = lessons.filter((each) => each !== before);
+  lessons.push({
+    run,
+    number: about.number,
+    x: about.x,
+    logits: about.logits,
+    target: Array.from(target),
+    corrected,
+    model: model.version,
+    before: argmax(about.logits),
+    after: argmax(applied(about.logits, head)),
+  });
+  lessons = lessons.slice(-MOST);
+  learn();
+  return kept.put("lessons", lessons);
+}
+
+const run = crypto.randomUUID();
+
+function learn() {
+  const fitting = model ? lessons.filter((each) => each.model === model.version) : [];
+  const made = fit(fitting);
+  const against = fitting.filter(({ before, after }) => before !== after);
+  const wins = against.filter(({ after, target }) => after === argmax(target)).length;
+  const losses = against.filter(({ before, target }) => before === argmax(target)).length;
+  head = made && holds(wins, losses) ? made : undefined;
+  const { count, before, after } = tally(lessons);
+  at("personal").dataset.count = count;
+  at("personal").dataset.lessons = lessons.length;
+  if (!count) tell("personal", lessons.length ? `${many(lessons.length, "lesson")} of the cloud, none of yours yet.` : "Nothing yet.");
+  else
+    tell(
+      "personal",
+      `On your ${many(count, "correction")} the model alone was right ${many(before, "time")} ` +
+        `(${percent(before / count)}), with what it had learned until then ${many(after, "time")} ` +
+        `(${percent(after / count)}). The cloud taught it ${many(lessons.length - count, "lesson")} more.` +
+        (made && !head ? " What it learned made it worse, and is not used." : ""),
+    );
+  at("forget").disabled = !lessons.length;
+}
+
+async function correct(label) {
+  if (!current) return;
+  const target = Array.from(current.logits, (_, i) => (i === label ? 1 : 0));
+  const about = current;
+  await lesson(about, target, true);
+  tell("thanks", `Learned that this is ${/^8/.test(label) ? "an" : "a"} ${label}.`);
+}
+
+async function forget() {
+  lessons = [];
+  await kept.remove("lessons");
+  learn();
+  tell("thanks", "All that was learned here is forgotten.");
+  await look(false);
+}
+
+// --------------------------------------------------------------------------------------------------------- the page
+
+function network(state, why) {
+  const words = { here: "The cloud is here", gone: "The cloud is gone", refused: "The cloud refuses this page" };
+  words.cut = "The network is cut";
+  words.elsewhere = "Another tab is connected";
+  at("network").dataset.state = state;
+  tell("network", state === "here" ? words.here : `${words[state]} (${why}); this page answers by itself`);
+  if (state === "here") update();
+}
+
+function connected(identity) {
+  root = identity.root;
+  at("enrol").hidden = true;
+  at("device").hidden = false;
+  tell("name", identity.name);
+  talk = new Talk(identity, () => (model ? { version: model.version } : {}), network);
+  setInterval(() => talk.here && update(), LOOK);
+}
+
+function asks() {
+  const told = new URLSearchParams(location.hash.slice(1));
+  at("enrol").hidden = false;
+  at("enrol-name").value = told.get("name") ?? `page-${Math.random().toString(36).slice(2, 8)}`;
+  at("enrol-token").value = told.get("token") ?? "";
+  history.replaceState(null, "", location.pathname); // the token is for this once
+  at("enrol-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      connected(await enrol(at("enrol-name").value.trim(), at("enrol-token").value.trim()));
+      alarm("");
+    } catch (fault) {
+      alarm(`Not enrolled: ${fault.message}`);
+    }
+  });
+}
+
+async function begin() {
+  if (!globalThis.isSecureContext)
+    return alarm("A browser gives a page its keys over HTTPS only: open this page by https://, or at 127.0.0.1.");
+  pad = new Pad(at("pad"), look);
+  pad.moved = ([x, y]) => tell("pen", `pen at ${x}, ${y}`);
+  at("clear").addEventListener("click", () => pad.clear());
+  at("show").addEventListener("click", () => {
+    current = null;
+    pad.show(Math.floor(Math.random() * 10));
+  });
+  at("price").addEventListener("input", () => {
+    priced();
+    look(true);
+  });
+  at("cut").addEventListener("click", () => {
+    const cut = at("cut").getAttribute("aria-checked") !== "true";
+    at("cut").setAttribute("aria-checked", cut);
+    talk?.set(cut);
+  });
+  at("update").addEventListener("click", update);
+  at("forget").addEventListener("click", forget);
+  for (let label = 0; label < 10; label++) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = label;
+    button.setAttribute("aria-label", `It was ${label}`);
+    button.addEventListener("click", () => correct(label));
+    at("labels").append(button);
+    const bar = document.createElementNS("http://www.w3.org/2000/svg", "g");
+    bar.innerHTML = `<rect x="${label * 14 + 1}" y="40" width="12" height="0"></rect><text x="${label * 14 + 7}" y="51">${label}</text>`;
+    at("bars").append(bar);
+  }
+  priced();
+  blank();
+  lessons = (await kept.get("lessons")) ?? [];
+  learn();
+  const identity = await known();
+  if (identity) {
+    await remembered();
+    connected(identity);
+  } else asks();
+}
+
+begin().catch((fault) => alarm(`The page failed: ${fault.message}`));
