@@ -117,7 +117,7 @@ def test_corrections_make_it_the_users_own_and_a_reload_keeps_that(cloud: Cloud,
         page.get_by_role("button", name="It was 5").click()
         page.wait_for_selector(f'#personal[data-count="{count}"]')
     told = text(page, "personal")
-    right = re.search(r"On your 7 corrections the model alone was right (\d) times? .* until then (\d) times?", told)
+    right = re.search(r"7 corrections of yours.* the model alone (\d) .* by then (\d) ", told)
     assert right is not None, told
     assert int(right[1]) == 0 < int(right[2]) <= 4  # nothing is fitted before three lessons
     page.get_by_role("button", name="Clear").click()

@@ -227,9 +227,9 @@ function learn() {
   else
     tell(
       "personal",
-      `On your ${many(count, "correction")} the model alone was right ${many(before, "time")} ` +
-        `(${percent(before / count)}), with what it had learned until then ${many(after, "time")} ` +
-        `(${percent(after / count)}). The cloud taught it ${many(lessons.length - count, "lesson")} more.` +
+      `${many(count, "correction")} of yours. Right before you said so: the model alone ${before} ` +
+        `(${percent(before / count)}), with what it had learned by then ${after} (${percent(after / count)}). ` +
+        `${many(lessons.length - count, "lesson")} of the cloud.` +
         (made && !head ? " What it learned made it worse, and is not used." : ""),
     );
   at("forget").disabled = !lessons.length;
@@ -253,12 +253,17 @@ async function forget() {
 
 // --------------------------------------------------------------------------------------------------------- the page
 
+const STATES = {
+  here: () => "The cloud is here",
+  gone: (why) => `The cloud is gone (${why}); this page answers by itself`,
+  refused: (why) => `The cloud refuses this page (${why}); it answers by itself`,
+  cut: () => "You have cut the network; this page answers by itself",
+  elsewhere: () => "Another tab talks to the cloud; this one answers by itself",
+};
+
 function network(state, why) {
-  const words = { here: "The cloud is here", gone: "The cloud is gone", refused: "The cloud refuses this page" };
-  words.cut = "The network is cut";
-  words.elsewhere = "Another tab is connected";
   at("network").dataset.state = state;
-  tell("network", state === "here" ? words.here : `${words[state]} (${why}); this page answers by itself`);
+  tell("network", STATES[state](why));
   if (state === "here") update();
 }
 

@@ -23,3 +23,11 @@ async function within(mode, act) {
 export const get = (name) => within("readonly", (store) => store.get(name));
 export const put = (name, value) => within("readwrite", (store) => store.put(value, name));
 export const remove = (name) => within("readwrite", (store) => store.delete(name));
+
+/** All of a map's, or none; what is undefined is removed. */
+export const putAll = (map) =>
+  within("readwrite", (store) => {
+    let last = store.count();
+    for (const [name, value] of map) last = value === undefined ? store.delete(name) : store.put(value, name);
+    return last;
+  });

@@ -11,16 +11,31 @@ const CHANNEL = "stable";
 const TARGET = `${CHANNEL}/small`;
 const METADATA = "/releases/metadata/";
 
-/** What the client believes, in IndexedDB. */
-const backend = {
+/** What the client believes: kept all at once, when all of it has been verified, so that a cut leaves the old. */
+class Believed {
+  staged = new Map();
+
   async read(key) {
-    const text = await kept.get(key);
+    const text = this.staged.has(key) ? this.staged.get(key) : await kept.get(key);
     return text === undefined ? undefined : JSON.parse(text);
-  },
-  write: (key, value) => kept.put(key, JSON.stringify(value)),
-  writeRaw: (key, value) => kept.put(key, new TextDecoder().decode(value)),
-  delete: (key) => kept.remove(key),
-};
+  }
+
+  async write(key, value) {
+    this.staged.set(key, JSON.stringify(value));
+  }
+
+  async writeRaw(key, value) {
+    this.staged.set(key, new TextDecoder().decode(value));
+  }
+
+  async delete(key) {
+    this.staged.set(key, undefined);
+  }
+
+  async keep() {
+    await kept.putAll(this.staged);
+  }
+}
 
 async function fetched(path) {
   const answer = await fetch(path).catch((fault) => {
@@ -75,12 +90,13 @@ async function delegated(by, meta, now) {
  */
 export async function newest(root, have) {
   const now = new Date();
+  const backend = new Believed();
   const client = new TUFClient(METADATA, root, "releases", undefined, { backend });
   await fetched(`${METADATA}timestamp.json`); // whether anybody answers, before a failure can mean anything else
   try {
     await client.updateTUF();
   } catch (fault) {
-    if (fault instanceof TypeError) throw new Unreached(fault.message);
+    if (/fetch|network|load failed/i.test(fault.message)) throw new Unreached(fault.message);
     throw new Tampered(fault.message);
   }
   const roles = {};
@@ -88,10 +104,15 @@ export async function newest(root, have) {
     roles[role] = (await backend.read(`releases/${role}.json`)).signed;
     insist(new Date(roles[role].expires) > now, `the ${role} has expired`);
   }
+  insist(roles.timestamp.meta["snapshot.json"].version === roles.snapshot.version, "the snapshot is another one");
+  insist(roles.snapshot.meta["targets.json"].version === roles.targets.version, "the targets are others");
   const meta = roles.snapshot.meta[`${CHANNEL}.json`];
   insist(meta, `there is no channel ${CHANNEL}`);
   const offered = (await delegated(roles.targets, meta, now))[TARGET];
-  if (!offered) return undefined;
+  if (!offered) {
+    await backend.keep();
+    return undefined;
+  }
   const { version, told } = offered.custom;
   insist(!have || version >= have.version, `version ${version} is older than ${have?.version}, which is here`);
   const digest = offered.hashes.sha256;
@@ -99,5 +120,6 @@ export async function newest(root, have) {
     have?.sha256 === digest && (await sha256(have.bytes)) === digest
       ? have.bytes
       : await whole(`/releases/blobs/${digest}`, offered, "the model");
+  await backend.keep();
   return { version, sha256: digest, bytes, told: JSON.parse(told ?? "{}") };
 }
