@@ -140,9 +140,9 @@ def cloud(pair: Path, tmp_path: Path) -> Iterator[Cloud]:
     made.kill()
 
 
-def publish(cloud: Cloud, version: int) -> None:
+def publish(cloud: Cloud, version: int, *more: str) -> None:
     words = ["cloud", "publish", str(cloud.home / "small.onnx"), "--version", str(version)]
-    cloud.run(*words, "--policy", str(cloud.home / "policy"), "--state", str(cloud.home / "cloud"))
+    cloud.run(*words, "--policy", str(cloud.home / "policy"), "--state", str(cloud.home / "cloud"), *more)
 
 
 @pytest.fixture(scope="session")

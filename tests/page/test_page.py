@@ -11,7 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from duetto import tree as trees
+from duetto.cloud.browser import FILES
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import ONE, SCRIBBLE, ZERO, Cloud, draw, enrol, publish, ready, text, until
@@ -175,6 +179,38 @@ def test_a_new_model_arrives_and_a_tampered_one_is_refused(cloud: Cloud, opened:
         other, "alert", "A model was refused: the model is not the one that was signed .* none here that could answer"
     )
     assert other.locator("#pad").get_attribute("data-ready") is None
+
+
+def test_of_two_tabs_one_talks_and_the_other_takes_over(cloud: Cloud, opened: Opens) -> None:
+    page = opened(cloud)
+    enrol(page, cloud)
+    other = page.context.new_page()
+    other.goto(cloud.url)
+    other.wait_for_selector('#network[data-state="elsewhere"]')
+    draw(other, ZERO)
+    until(other, "small-label", "0")
+    page.close()
+    other.wait_for_selector('#network[data-state="here"]')
+
+
+def test_a_model_that_gives_other_answers_here_is_refused(cloud: Cloud, opened: Opens) -> None:
+    page = opened(cloud)
+    enrol(page, cloud)
+    x, inputs = np.random.default_rng(0).random((4, 1, 8, 8), np.float32), cloud.home / "inputs.npy"
+    np.save(inputs, x)
+    publish(cloud, 2, "--inputs", str(inputs))
+    page.locator("summary").click()
+    page.get_by_role("button", name="Look for a newer model").click()
+    until(page, "model", "version 2, ")  # the WASM runtime gives the same logits, to a thousandth
+    wrong = trees.encode({"x": x, "logits": np.zeros((4, 10), np.float32)})
+    cloud.site.releases.publish("small", 3, "stable", cloud.home / "small.onnx", vector=wrong)
+    page.get_by_role("button", name="Look for a newer model").click()
+    until(page, "alert", "A model was refused: its outputs differ by .* here, more than 0.001. Version 2 goes on")
+
+
+def test_the_first_load_is_small() -> None:
+    nbytes = sum(path.stat().st_size for path in FILES.iterdir() if path.suffix not in {".wasm", ".txt"})
+    assert nbytes < 1_000_000  # the WASM runtime apart
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,11 +1,11 @@
 // The page: a device that answers, asks, and learns its user.
-import { enrol, known } from "./identity.js";
+import { enrol, known, login } from "./identity.js";
 import * as kept from "./kept.js";
 import { applied, fit, holds, tally } from "./head.js";
 import { Model } from "./model.js";
 import { Pad } from "./pad.js";
 import { argmax, decide, named, ruleOf, softmax } from "./policy.js";
-import { newest, sha256, Tampered } from "./releases.js";
+import { newest, sha256, Unreached } from "./releases.js";
 import { Talk } from "./talk.js";
 import { array } from "./tree.js";
 
@@ -25,7 +25,7 @@ let pad;
 let model;
 let rule;
 let release;
-let root;
+let identity;
 let lessons = [];
 let head;
 let current = null; // the drawing: {number, x, logits, shown, decision, label}
@@ -58,7 +58,7 @@ async function install(found) {
 
 async function update() {
   try {
-    const found = await newest(root, release);
+    const found = await newest(identity.root, release);
     if (!found) return alarm(model ? "" : "No small model is offered yet: duetto cloud publish small.onnx --version 1");
     if (found.sha256 !== release?.sha256 || found.version !== release?.version) {
       await install(found);
@@ -66,9 +66,13 @@ async function update() {
     }
     alarm("");
   } catch (fault) {
-    if (fault instanceof Tampered)
-      alarm(`A model was refused: ${fault.message}. ${model ? `Version ${model.version} goes on.` : "There is none here that could answer."}`);
-    else if (!model && talk?.here) alarm(`No small model yet: ${fault.message}`);
+    if (fault instanceof Unreached) {
+      if (fault.status === 401) login(identity).catch(() => {}); // the next look is let in again
+      else if (!model) alarm(`No small model yet: ${fault.message}`);
+      return;
+    }
+    const goesOn = model ? `Version ${model.version} goes on.` : "There is none here that could answer.";
+    alarm(`A model was refused: ${fault.message}. ${goesOn}`);
   }
 }
 
@@ -267,8 +271,8 @@ function network(state, why) {
   if (state === "here") update();
 }
 
-function connected(identity) {
-  root = identity.root;
+function connected(who) {
+  identity = who;
   at("enrol").hidden = true;
   at("device").hidden = false;
   tell("name", identity.name);
@@ -329,10 +333,10 @@ async function begin() {
   blank();
   lessons = (await kept.get("lessons")) ?? [];
   learn();
-  const identity = await known();
-  if (identity) {
+  const who = await known();
+  if (who) {
     await remembered();
-    connected(identity);
+    connected(who);
   } else asks();
 }
 

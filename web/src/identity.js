@@ -4,6 +4,7 @@ import * as x509 from "@peculiar/x509";
 import * as kept from "./kept.js";
 
 const KIND = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
+const WAIT = 20_000; // milliseconds
 
 export class Refused extends Error {}
 
@@ -14,7 +15,12 @@ async function told(answer) {
 }
 
 const posted = (path, body) =>
-  fetch(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  fetch(path, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+    signal: AbortSignal.timeout(WAIT),
+  });
 
 /** Who this page is, or undefined before it is enrolled: {name, key, certificate, root}. */
 export const known = () => kept.get("identity");
@@ -37,7 +43,7 @@ export async function enrol(name, token) {
 
 /** Show that the key is here; the cloud sets a cookie. */
 export async function login(identity) {
-  const { challenge } = await (await told(await fetch("/challenge"))).json();
+  const { challenge } = await (await told(await fetch("/challenge", { signal: AbortSignal.timeout(WAIT) }))).json();
   const statement = new TextEncoder().encode(`duetto page login\n${location.origin}\n${challenge}`);
   const signed = new Uint8Array(await crypto.subtle.sign(KIND, identity.key, statement));
   const signature = btoa(String.fromCharCode(...signed));

@@ -1,5 +1,6 @@
 // The small model, run in the page by onnxruntime-web; one thread, so that no special isolation is needed.
 import * as ort from "onnxruntime-web/wasm";
+import { decode } from "./tree.js";
 
 ort.env.wasm.numThreads = 1;
 ort.env.wasm.wasmPaths = { mjs: "/ort-wasm-simd-threaded.mjs", wasm: "/ort-wasm-simd-threaded.wasm" };
@@ -13,10 +14,28 @@ export class Model {
     this.shape = shape;
   }
 
+  /** Throws where the model is none that this page can show, or gives other logits here than its self-test says. */
   static async load(release) {
     const made = new Model(release, await ort.InferenceSession.create(release.bytes));
-    await made.logits(new Float32Array(made.shape.reduce((a, b) => a * b, 1))); // the first run is the slow one
+    const [channels, side, width] = made.shape;
+    if (made.shape.length !== 3 || channels !== 1 || side !== width)
+      throw new Error(`it takes inputs of ${made.shape.join(" x ")}, and this page draws square grey pictures`);
+    const { logits } = await made.logits(new Float32Array(side * side)); // the first run is the slow one
+    if (logits.length !== 10) throw new Error(`it knows ${logits.length} classes, and this page ten digits`);
+    if (release.test) await made.reproduces(release.test);
     return made;
+  }
+
+  async reproduces({ tolerance, bytes }) {
+    const { x, logits } = decode(bytes);
+    const [rows, classes] = logits.shape;
+    let off = 0;
+    for (let row = 0; row < rows; row++) {
+      const size = x.data.length / rows;
+      const found = await this.logits(x.data.slice(row * size, (row + 1) * size));
+      found.logits.forEach((each, k) => (off = Math.max(off, Math.abs(each - logits.data[row * classes + k]))));
+    }
+    if (!(off <= tolerance)) throw new Error(`its outputs differ by ${off.toPrecision(3)} here, more than ${tolerance}`);
   }
 
   /** Logits of one input, and the milliseconds that they took. */

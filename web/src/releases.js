@@ -5,10 +5,16 @@ import { TUFClient } from "@freedomofpress/tuf-browser";
 import * as kept from "./kept.js";
 
 export class Tampered extends Error {}
-export class Unreached extends Error {}
+export class Unreached extends Error {
+  constructor(why, status = 0) {
+    super(why);
+    this.status = status;
+  }
+}
 
 const CHANNEL = "stable";
 const TARGET = `${CHANNEL}/small`;
+const WAIT = 20_000; // milliseconds for one file
 const METADATA = "/releases/metadata/";
 
 /** What the client believes: kept all at once, when all of it has been verified, so that a cut leaves the old. */
@@ -38,10 +44,10 @@ class Believed {
 }
 
 async function fetched(path) {
-  const answer = await fetch(path).catch((fault) => {
+  const answer = await fetch(path, { signal: AbortSignal.timeout(WAIT) }).catch((fault) => {
     throw new Unreached(fault.message);
   });
-  if (!answer.ok) throw new Unreached(`${path}: HTTP ${answer.status}`);
+  if (!answer.ok) throw new Unreached(`${path}: HTTP ${answer.status}`, answer.status);
   return new Uint8Array(await answer.arrayBuffer());
 }
 
@@ -83,8 +89,8 @@ async function delegated(by, meta, now) {
 }
 
 /**
- * What is offered now: {version, sha256, bytes, told}, verified from the root that this page got when it enrolled; the
- * bytes of `have` are taken where they are the same. Undefined where nothing is offered.
+ * What is offered now: {version, sha256, bytes, told, test}, verified from the root that this page got when it enrolled;
+ * the bytes of `have` are taken where they are the same. Undefined where nothing is offered.
  *
  * Throws Tampered where anything is not signed by who may, is old, or was changed; Unreached where nobody answers.
  */
@@ -113,13 +119,15 @@ export async function newest(root, have) {
     await backend.keep();
     return undefined;
   }
-  const { version, told } = offered.custom;
+  const { version, told, vector } = offered.custom;
   insist(!have || version >= have.version, `version ${version} is older than ${have?.version}, which is here`);
   const digest = offered.hashes.sha256;
   const bytes =
     have?.sha256 === digest && (await sha256(have.bytes)) === digest
       ? have.bytes
       : await whole(`/releases/blobs/${digest}`, offered, "the model");
+  const blob = (of) => whole(`/releases/blobs/${of.sha256}`, { length: of.length, hashes: of }, "the self-test");
+  const test = vector && { tolerance: Number(vector.tolerance), bytes: await blob(vector) };
   await backend.keep();
-  return { version, sha256: digest, bytes, told: JSON.parse(told ?? "{}") };
+  return { version, sha256: digest, bytes, told: JSON.parse(told ?? "{}"), test };
 }

@@ -6,6 +6,7 @@ import { EnvelopeSchema } from "./wire_pb.js";
 
 const VERSION = 1;
 const FINISH = '{"class":"protocols.stages:Finish","settings":{"slot":"large"}}';
+const HELLO = 20_000; // milliseconds until the cloud must have said who it is
 const STEADY = 10_000; // milliseconds after which a connection counts as held
 
 const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
@@ -85,6 +86,7 @@ export class Talk {
       this.count = 0n;
       this.told = false;
       let why = "the connection was closed";
+      const greeted = setTimeout(() => this.ready || socket.close(), HELLO);
       socket.onopen = () =>
         socket.send(
           said({ case: "hello", value: { name: this.identity.name, software: "duetto page 1", traits: this.traits() } }),
@@ -104,6 +106,7 @@ export class Talk {
           );
       };
       socket.onclose = () => {
+        clearTimeout(greeted);
         this.ready = false;
         this.socket = null;
         for (const { reject } of this.waiting.values()) reject(new Lost(why));
