@@ -5,20 +5,16 @@ Whatever these tests do, no request leaves the cloud's origin: the fixture that 
 
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pages import ONE, SCRIBBLE, ZERO, Cloud, draw, enrol, publish, ready, text, until
 
 from duetto import tree as trees
 from duetto.cloud.browser import FILES
-
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import ONE, SCRIBBLE, ZERO, Cloud, draw, enrol, publish, ready, text, until
 
 pytestmark = pytest.mark.slow
 
@@ -88,14 +84,14 @@ def test_without_its_cloud_it_answers_within_the_deadline_and_comes_back(cloud: 
     until(page, "by", "by the large model")
 
     # a cloud that hangs: an answer within the deadline
-    cloud.signal(signal.SIGSTOP)
+    cloud.send(signal.SIGSTOP)
     page.get_by_role("button", name="Clear").click()
     begin = time.monotonic()
     draw(page, ONE)
     until(page, "answer", r"\d")
     until(page, "by", "by the small model, in this page: no answer within 2 s")
     assert time.monotonic() - begin < 10  # two seconds, and what a busy machine adds
-    cloud.signal(signal.SIGCONT)
+    cloud.send(signal.SIGCONT)
 
     # a cloud that is killed, and comes back: so does the page, by itself
     cloud.kill()
