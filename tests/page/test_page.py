@@ -3,6 +3,7 @@
 Whatever these tests do, no request leaves the cloud's origin: the fixture that opens a page asserts it.
 """
 
+import json
 import re
 import signal
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pages import ONE, SCRIBBLE, ZERO, Cloud, draw, enrol, publish, ready, text, until
+from tuf.api.metadata import MetaFile
 
 from duetto import tree as trees
 from duetto.cloud.browser import FILES
@@ -175,6 +177,26 @@ def test_a_new_model_arrives_and_a_tampered_one_is_refused(cloud: Cloud, opened:
         other, "alert", "A model was refused: the model is not the one that was signed .* none here that could answer"
     )
     assert other.locator("#pad").get_attribute("data-ready") is None
+
+
+def test_who_has_the_servers_keys_alone_publishes_nothing(cloud: Cloud, opened: Opens) -> None:
+    page = opened(cloud)
+    enrol(page, cloud)
+    releases = cloud.site.releases
+    root, snapshot, timestamp = releases._state()
+    listed = snapshot.meta["stable.json"].version
+    path = releases.folder / "metadata" / f"{listed}.stable.json"
+    forged = json.loads(path.read_bytes())
+    forged["signed"]["targets"]["stable/small"]["custom"]["version"] = 9
+    data = json.dumps(forged).encode()
+    path.write_bytes(data)
+    snapshot.meta["stable.json"] = MetaFile.from_data(listed, data, ["sha256"])
+    snapshot.version += 1
+    timestamp.version += 1
+    releases._online(root, snapshot, timestamp, None)  # signed by those that are online, and not by the channel's
+    page.locator("summary").click()
+    page.get_by_role("button", name="Look for a newer model").click()
+    until(page, "alert", "A model was refused: the list of stable is not signed by who may. Version 1 goes on")
 
 
 def test_of_two_tabs_one_talks_and_the_other_takes_over(cloud: Cloud, opened: Opens) -> None:
