@@ -105,8 +105,8 @@ def adopt(
 ) -> None:
     """What Duetto would save with your own two models, on your own users, before anything is deployed.
 
-    Checks that models and data fit, asks the large model once about each row, calibrates on some of the users, and
-    judges on the others. What was answered is kept: after a stop, or with other settings, nothing is asked again.
+    Asks the large model once about each row, calibrates on some of the users, judges on the others. Answers are
+    kept: after a stop, or with other settings, nothing is asked again.
     """
     from duetto.evaluation import report
     from duetto.programs import adopt as program

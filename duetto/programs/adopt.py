@@ -103,7 +103,7 @@ class Small:
     """A small model's file.
 
     Attributes:
-        path: of the ONNX file.
+        path: of the ONNX file, from the root.
         shape: of one input.
         classes: that it tells apart.
         work: of one answer, as the file tells; 0 where it does not.
@@ -207,6 +207,12 @@ def adopt(
         ConfigError: a folder that holds another large model's answers.
         DataError: rows, labels or users that do not do, or answers of another form.
     """
+    # Everything that can be wrong is found before an answer is paid for.
+    if settings.device != _HERE and not pair.small.work.flops:
+        raise DataError(
+            f"{Path(pair.small.path).name} does not tell its work, so its seconds on {settings.device} are not known",
+            "leave --device out, or export it with duetto.models.export",
+        )
     data = data.fitting(pair.small.shape).within(pair.small.classes)
     groups = split(data, settings)
     network = named(settings.network)
@@ -215,11 +221,6 @@ def adopt(
     small = pair.small.logits(data.x)
     large, calls = answers(pair, data.x, settings, folder / "answers.jsonl", progress)
     profile = _profiled(pair.small, data.x, calls, len(data), folder / "profile.json", pair.small.classes)
-    if settings.device != _HERE and not profile.work.flops:
-        raise DataError(
-            f"{pair.small.path} does not tell its work, so its seconds on {settings.device} are not known",
-            "leave --device out, or export it with duetto.models.export",
-        )
     progress("calibrating", 0, 1)
     both = Outcomes.of_classifiers(small, large, data.y, data.user)
     fitted = fit(both.rows(data.only(groups["calibration"])), settings)
@@ -241,7 +242,11 @@ def small_of(path: str | Path) -> Small:
     """
     if not Path(path).is_file():
         raise DataError(f"there is no file {path}", "name the small model's ONNX file with --small")
-    loaded = session(str(path), 1)
+    whole = str(Path(path).resolve())  # a process keeps loaded models by their path
+    try:
+        loaded = session(whole, 1)
+    except DataError as fault:
+        raise DataError(fault.fault.replace(whole, str(path)), "export it with duetto.models.export") from fault
     inputs, outputs = loaded.get_inputs(), {each.name: each for each in loaded.get_outputs()}
     if [each.name for each in inputs] != ["x"] or "logits" not in outputs:
         said = f"takes {', '.join(each.name for each in inputs)} and gives {', '.join(outputs)}"
@@ -255,7 +260,7 @@ def small_of(path: str | Path) -> Small:
     if len(gives) != 2 or not isinstance(gives[1], int) or gives[1] < 2:
         raise DataError(f"{path} gives logits of shape {gives}", "export a classifier: [n, classes]")
     told = loaded.get_modelmeta().custom_metadata_map
-    return Small(str(path), tuple(shape), gives[1], Work(float(told.get("flops", 0)), float(told.get("bytes", 0))))
+    return Small(whole, tuple(shape), gives[1], Work(float(told.get("flops", 0)), float(told.get("bytes", 0))))
 
 
 def split(data: Own, settings: Settings) -> dict[str, tuple[str, ...]]:
@@ -556,9 +561,15 @@ def _verdict(
     chosen, target = settings.policy, settings.target_loss / 100
     asked = figures[chosen]["offload_rate"]
     alone, apart, low, _ = over("device only", "cloud only")
-    if low >= -target or (alone >= -target and asked <= 1 - _SURELY):
+    if low >= -target:
         return Verdict(
             "small", f"The small model alone is as good: {apart} against the large one; ask nobody, and save it all"
+        )
+    if alone >= -target and asked <= 1 - _SURELY:
+        return Verdict(
+            "small",
+            f"Ask nobody, as far as so few users can tell: the policy {chosen} keeps {1 - asked:.0%} of answers on the "
+            f"device, and the small model alone is at {apart} against the large one",
         )
     loss, lost, _, _ = over(chosen, "cloud only")
     if asked >= _SURELY:
@@ -587,9 +598,8 @@ def _verdict(
     if -loss > target:
         return Verdict(
             "missed",
-            f"Too good to be true: the policy {chosen} would save {saves}, but held-out users lose more than the "
-            f"{settings.target_loss:g} points that they may: {lost} against the large model; calibrate on more users, "
-            "or try --policy risk",
+            f"Not yet: by the policy {chosen} held-out users lose more than the {settings.target_loss:g} points that "
+            f"they may, {lost} against the large model, for {saves}; calibrate on more users, or try --policy risk",
         )
     return Verdict(
         "duetto",
