@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -178,6 +179,7 @@ def _told(made: Adopted, into: Path) -> dict[str, Any]:
     return shown.summary(into, made.result) | {
         "verdict": {"kind": made.verdict.kind, "words": made.verdict.words},
         "users": {group: len(names) for group, names in made.groups.items()},
+        "splits": asdict(made.splits),
         "profile": {
             "small_p50_seconds": _median(profile.small_seconds),
             "large_p50_seconds": _median(profile.large_seconds),

@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -174,6 +175,23 @@ class Verdict:
     words: str
 
 
+@dataclass(frozen=True)
+class Splits:
+    """The recommended policy on other splits of the same users: how much one split is luck.
+
+    Attributes:
+        count: of splits.
+        kept: of these, those in which held-out users lose no more than they may.
+        asked: share of questions, the least and the most.
+        loss: accuracy lost against asking always, 0..1, the least and the most.
+    """
+
+    count: int
+    kept: int
+    asked: tuple[float, float]
+    loss: tuple[float, float]
+
+
 @dataclass(frozen=True, eq=False)
 class Adopted:
     """What was found.
@@ -185,6 +203,7 @@ class Adopted:
         fitted: the policies by name.
         groups: "calibration" and "held-out" users.
         figures: system -> measure -> value, as in the table.
+        splits: the recommended policy on other splits.
     """
 
     result: Result
@@ -193,6 +212,7 @@ class Adopted:
     fitted: Mapping[str, Held[Any]]
     groups: Mapping[str, tuple[str, ...]]
     figures: Mapping[str, Mapping[str, float]]
+    splits: Splits
 
 
 # ------------------------------------------------------------------------------------------------------- all of it
@@ -227,8 +247,9 @@ def adopt(
     held = both.rows(data.only(groups["held-out"]))
     progress("judging", 0, 1)
     records = answered(held, fitted, profile, network, settings)
-    result, verdict, figures = _result(folder.name, pair, held, fitted, records, settings, profile, groups)
-    made = Adopted(result, verdict, profile, fitted, groups, figures)
+    splits = others(both, data, settings)
+    result, verdict, figures = _result(folder.name, pair, held, fitted, records, settings, profile, groups, splits)
+    made = Adopted(result, verdict, profile, fitted, groups, figures, splits)
     _save(made, both.rows(data.only(groups["calibration"])), records, folder, settings)
     return made
 
@@ -397,12 +418,30 @@ def fit(outcomes: Outcomes, settings: Settings) -> dict[str, Held[Any]]:
     where they are too few for that; "gain" learns where asking pays on every second of them, and sets its threshold on
     the rest.
     """
+    return {name: fitting(outcomes) for name, fitting in _fitting(settings).items()}
+
+
+def _fitting(settings: Settings) -> dict[str, Callable[[Outcomes], Held[Any]]]:
     share = settings.target_loss / 100
     return {
-        "calibrated": Calibrated(tolerance_points=settings.target_loss).fit(outcomes),
-        "risk": RiskControlled(Threshold(math.inf, "margin"), "approximate", share).fit(outcomes),
-        "gain": _gain(outcomes, share),
+        "calibrated": Calibrated(tolerance_points=settings.target_loss).fit,
+        "risk": RiskControlled(Threshold(math.inf, "margin"), "approximate", share).fit,
+        "gain": partial(_gain, share=share),
     }
+
+
+def others(both: Outcomes, data: Own, settings: Settings, count: int = 20) -> Splits:
+    """The recommended policy, fitted and judged on other splits of the users."""
+    asked, lost = [], []
+    for seed in range(settings.seed + 1, settings.seed + 1 + count):
+        groups = split(data, replace(settings, seed=seed))
+        held = both.rows(data.only(groups["held-out"]))
+        policy = _fitting(settings)[settings.policy](both.rows(data.only(groups["calibration"])))
+        keeps = ~_asks(policy, held)
+        asked.append(float(1 - keeps.mean()))
+        lost.append(float((held.shares * keeps * held.gain).sum()))
+    kept = sum(each <= settings.target_loss / 100 + 1e-12 for each in lost)
+    return Splits(count, kept, (min(asked), max(asked)), (min(lost), max(lost)))
 
 
 def _gain(outcomes: Outcomes, share: float) -> Held[Any]:
@@ -508,6 +547,7 @@ def _result(
     settings: Settings,
     profile: Profile,
     groups: Mapping[str, tuple[str, ...]],
+    splits: Splits,
 ) -> tuple[Result, Verdict, dict[str, dict[str, float]]]:
     key = (settings.seed, "adopt")
     alone = records["device only"]
@@ -541,7 +581,7 @@ def _result(
         points=tuple(points),
         target=Target("cloud only, less what may be lost", whole - settings.target_loss / 100),
         users=Users(tuple(before.mean.tolist()), tuple(after.mean.tolist()), tuple(map(str, before.names))),
-        notes=tuple(_notes(held, fitted, figures, settings, profile, groups)),
+        notes=tuple(_notes(held, fitted, figures, settings, profile, groups, splits)),
     )
     return result, verdict, figures
 
@@ -549,7 +589,7 @@ def _result(
 def _verdict(
     per_user: Mapping[str, users.PerUser], figures: Mapping[str, Mapping[str, float]], settings: Settings
 ) -> Verdict:
-    """In this order: is one model alone enough, is it better than chance, does it keep the target."""
+    """In this order: is one model alone enough, is the target kept, is it better than chance."""
 
     def over(one: str, other: str) -> tuple[float, str, float, float]:
         low, high = users.paired(
@@ -578,17 +618,10 @@ def _verdict(
             f"Ask always: within {settings.target_loss:g} points of the large model, the policy {chosen} keeps only "
             f"{1 - asked:.0%} of answers on the device; the small model alone is at {apart}",
         )
-    _, chance, low, _ = over(chosen, "random, as often")
-    if low <= 0:
-        return Verdict(
-            "chance",
-            f"Not shown to help: asking for {asked:.0%} by the policy {chosen} gains {chance} over asking as often by "
-            "chance; bring more users, or another small model",
-        )
     saved = 1 - asked
     less = {
         measure: 1 - figures[chosen][measure] / whole
-        for measure in ("joules", "dollars", "p50_seconds")
+        for measure in ("joules", "dollars")
         if (whole := figures["cloud only"][measure]) > 0
     }
     saves = (
@@ -600,6 +633,13 @@ def _verdict(
             "missed",
             f"Not yet: by the policy {chosen} held-out users lose more than the {settings.target_loss:g} points that "
             f"they may, {lost} against the large model, for {saves}; calibrate on more users, or try --policy risk",
+        )
+    _, chance, low, _ = over(chosen, "random, as often")
+    if low <= 0:
+        return Verdict(
+            "chance",
+            f"Not shown to help: asking for {asked:.0%} by the policy {chosen} gains {chance} over asking as often by "
+            "chance; bring more users, or another small model",
         )
     return Verdict(
         "duetto",
@@ -615,11 +655,15 @@ def _notes(
     settings: Settings,
     profile: Profile,
     groups: Mapping[str, tuple[str, ...]],
+    splits: Splits,
 ) -> list[str]:
     there = len(groups["held-out"])
     notes = [
         f"Policies were calibrated on {len(groups['calibration'])} users and judged on {there} others (seed "
         f"{settings.seed}); if the models were trained on any of them, all figures flatter",
+        f"on {splits.count} other splits of the same users, {settings.policy} asks for {splits.asked[0]:.0%} to "
+        f"{splits.asked[1]:.0%} and loses {100 * splits.loss[0]:.1f} to {100 * splits.loss[1]:.1f} points: it keeps to "
+        f"{settings.target_loss:g} in {splits.kept} of them",
         promised(fitted["risk"].state),
     ]
     if there < 30:

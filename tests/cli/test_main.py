@@ -96,7 +96,7 @@ def test_threads_are_set_before_torch(
     [
         (
             ["demmo"],
-            "no command is called 'demmo': choose one of demo, simulate, bench, route, plan, elastic, profile, cloud, "
+            "no command is called 'demmo': choose one of demo, simulate, bench, adopt, route, plan, elastic, profile, cloud, "
             "device, flower, report, data, info",
         ),
         (["data", "fetch"], "no command is called 'fetch': choose one of list, get, show, check"),

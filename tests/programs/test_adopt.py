@@ -102,6 +102,23 @@ def test_the_figures_are_those_of_the_python_api(small: Small, tmp_path: Path) -
     assert made.figures["oracle, as often"]["accuracy"] > made.figures["calibrated"]["accuracy"]
 
 
+def test_other_splits_tell_how_much_is_luck(small: Small) -> None:
+    data, settings = rows(), Settings(target_loss=2.0, policy="risk")
+    both = Outcomes.of_classifiers(data.x @ SMALL, data.x @ LARGE, data.y, data.user)
+    lost, asked = [], []
+    for seed in (1, 2, 3):
+        groups = adopt.split(data, replace(settings, seed=seed))
+        first, held = (both.rows(np.isin(data.user, groups[name])) for name in ("calibration", "held-out"))
+        policy = RiskControlled(Threshold(np.inf, "margin"), "approximate", 0.02).fit(first)
+        asks = policy.choose(held.seen, ("x",)).action == Action.ASK
+        asked.append(asks.mean())
+        lost.append((held.large - np.where(asks, held.large, held.small)).mean())
+    found = adopt.others(both, data, settings, 3)
+    assert found.asked == pytest.approx((min(asked), max(asked)))
+    assert found.loss == pytest.approx((min(lost), max(lost)))
+    assert found.kept == sum(each <= 0.02 for each in lost)
+
+
 def test_gain_is_fitted_on_every_second_calibration_user(small: Small) -> None:
     data = rows()
     outcomes = Outcomes.of_classifiers(data.x @ SMALL, data.x @ LARGE, data.y, data.user)
@@ -188,7 +205,10 @@ def test_honest_verdicts(small: Small, tmp_path: Path) -> None:
     assert verdict(LARGE, Settings(target_loss=20.0), "nobody") == "small"
     assert verdict(LARGE, Settings(), "pays") == "duetto"
     assert verdict(LARGE, Settings(target_loss=2.0), "few users") == "missed"
-    assert verdict(LARGE, Settings(target_loss=10.0), "luck") == "chance"
+    blind = np.array([[0, 0, 0], [0, 0, 0], [0, 0, 0], [2, -1, 0], [0, 2, -1], [-1, 0, 2]])
+    unseen = replace(data, y=(data.x @ blind).argmax(1))  # by what the small model hardly looks at
+    made = adopt.adopt(Pair(small, Large(blind), "large"), unseen, Settings(target_loss=5.0), tmp_path / "luck")
+    assert made.verdict.kind == "chance"
     unlabelled = adopt.adopt(Pair(small, Large(LARGE), "large"), replace(data, y=None), Settings(), tmp_path / "no y")
     assert unlabelled.figures["cloud only"]["accuracy"] == 1.0
     assert any("nobody said" in note for note in unlabelled.result.notes)
