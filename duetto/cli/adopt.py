@@ -213,7 +213,8 @@ def _show(made: Adopted, into: Path, page: Path, steps: list[str], seconds: floa
     groups = ", ".join(f"{len(names)} {group}" for group, names in made.groups.items())
     out.print(f"{profile.rows:,} rows; users: {groups}", soft_wrap=True)
     shown.show(into, made.result, figures=False)
-    out.print(Text("\nNext", "bold"))
+    good = made.verdict.kind in ("duetto", "small")
+    out.print(Text("\nNext" if good else "\nTo try it all the same", "bold"))
     for step in steps:
         out.print(f"  {step}", soft_wrap=True, markup=False)
     out.print(f"\nPolicy: {into / 'policy'}\nReport: {page} [dim]({seconds:.0f} s)[/]", soft_wrap=True)

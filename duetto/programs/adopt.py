@@ -661,7 +661,7 @@ def _notes(
     notes = [
         f"Policies were calibrated on {len(groups['calibration'])} users and judged on {there} others (seed "
         f"{settings.seed}); if the models were trained on any of them, all figures flatter",
-        f"on {splits.count} other splits of the same users, {settings.policy} asks for {splits.asked[0]:.0%} to "
+        f"On {splits.count} other splits of the same users, {settings.policy} asks for {splits.asked[0]:.0%} to "
         f"{splits.asked[1]:.0%} and loses {100 * splits.loss[0]:.1f} to {100 * splits.loss[1]:.1f} points: it keeps to "
         f"{settings.target_loss:g} in {splits.kept} of them",
         promised(fitted["risk"].state),
@@ -671,17 +671,19 @@ def _notes(
             f"{there} held-out users are few: intervals over users are rough below 30, and too narrow below 10"
         )
     if not held.judged:
-        notes.append("nobody said what is right: the large model's answers were taken for the truth")
+        notes.append("Nobody said what is right: the large model's answers were taken for the truth")
     floor = 1.5 / held.seen.answer.shape[1] if held.seen.answer is not None else 0.0
     for system in ("device only", "cloud only"):
         if figures[system]["accuracy"] < floor:
-            notes.append(f"{system} is little better than chance: check the order and scale of the features")
+            notes.append(
+                f"{system.capitalize()} is little better than chance: check the order and scale of the features"
+            )
     if figures["cloud only"]["accuracy"] < figures["device only"]["accuracy"]:
-        notes.append("the large model is worse than the small one for these users")
+        notes.append("The large model is worse than the small one for these users")
     own = (
-        "the small model's seconds are those of this machine, its watts those of a mid-phone (an estimate)"
+        "The small model's seconds are those of this machine, its watts those of a mid-phone (an estimate)"
         if settings.device == _HERE
-        else f"the small model's seconds and watts are a roofline of {settings.device}, an estimate"
+        else f"The small model's seconds and watts are a roofline of {settings.device}, an estimate"
     )
     tail, money = "a whole tail of the radio a question", "by duetto/profiles.toml"
     if settings.every is not None:
@@ -691,7 +693,7 @@ def _notes(
     notes += [
         f"{own}; the large model's were timed here on {len(profile.large_seconds)} questions of one row, and the link "
         f"of {settings.network} comes on top; energy is the device's, with {tail}; money {money}",
-        f"to find this out the large model answered {profile.rows:,} rows in {profile.calls:,} calls; they are kept",
+        f"To find this out the large model answered {profile.rows:,} rows in {profile.calls:,} calls; they are kept",
     ]
     return notes
 

@@ -211,7 +211,7 @@ def test_honest_verdicts(small: Small, tmp_path: Path) -> None:
     assert made.verdict.kind == "chance"
     unlabelled = adopt.adopt(Pair(small, Large(LARGE), "large"), replace(data, y=None), Settings(), tmp_path / "no y")
     assert unlabelled.figures["cloud only"]["accuracy"] == 1.0
-    assert any("nobody said" in note for note in unlabelled.result.notes)
+    assert any("Nobody said" in note for note in unlabelled.result.notes)
 
 
 def test_too_few_users_and_answers_of_another_form(small: Small, tmp_path: Path) -> None:
