@@ -43,7 +43,9 @@ def _devices() -> list[str]:
 
 
 def adopt(
-    small: Annotated[Path, typer.Option(help="The small model: an ONNX file, from x to logits.", show_default=False)],
+    small: Annotated[
+        Path, typer.Option(help="The small model: an ONNX file, from rows to logits.", show_default=False)
+    ],
     large: Annotated[
         str,
         typer.Option(
@@ -111,6 +113,7 @@ def adopt(
     """
     from duetto.evaluation import report
     from duetto.programs import adopt as program
+    from duetto.programs.renamed import renamed
     from duetto.tasks import own
 
     into, began = running.place(runs_dir, name), time.monotonic()
@@ -119,15 +122,18 @@ def adopt(
     )
     with console.stoppable(running.STOPPED), console.Progressing() as progress:
         progress("reading models and data", 0, 1)
+        if fresh:
+            program.forget(into)
+        small = renamed(small, into / "models" / "small.onnx")
         mine = program.small_of(small)
         rows = own.read(
             data, user=user_column, label=label_column, features=_names(feature_columns), classes=_names(classes)
         )
         rows = rows.fitting(mine.shape).within(mine.classes)  # before anybody is asked
-        asked = _engine(large)
-        pair = program.Pair(mine, cloud.large_model(asked, key_variable)[0:], program.known_as(asked))
-        if fresh:
-            program.forget(into)
+        name_of_large, asked = program.known_as(large), _engine(large)
+        if asked.endswith(".onnx"):
+            asked = str(renamed(asked, into / "models" / "large.onnx"))
+        pair = program.Pair(mine, cloud.large_model(asked, key_variable)[0:], name_of_large)
         made = program.adopt(pair, rows, settings, into, progress)
         progress("writing the report", 0, 1)
         page = report.write(into, into / "report.html")
@@ -153,8 +159,6 @@ def _engine(text: str) -> str:
         )
     if text.startswith(("http://", "https://")):
         return f"oip+{text}"
-    if text.endswith(".onnx") and not Path(text).is_file():
-        raise ConfigError(f"there is no file {text}", "name the large model's ONNX file with --large")
     return text
 
 

@@ -271,7 +271,9 @@ def small_of(path: str | Path) -> Small:
     inputs, outputs = loaded.get_inputs(), {each.name: each for each in loaded.get_outputs()}
     if [each.name for each in inputs] != ["x"] or "logits" not in outputs:
         said = f"takes {', '.join(each.name for each in inputs)} and gives {', '.join(outputs)}"
-        raise DataError(f"{path} {said}", 'a device needs one input "x" and an output "logits": rename them')
+        raise DataError(
+            f"{path} {said}", 'a device needs one input "x" and an output "logits": see duetto.programs.renamed'
+        )
     if inputs[0].type != "tensor(float)" or outputs["logits"].type != "tensor(float)":
         said = f"takes {inputs[0].type} and gives {outputs['logits'].type}"
         raise DataError(f"{path} {said}", "export it with float32 inputs and logits")
@@ -670,9 +672,12 @@ def _notes(
         notes.append(
             f"{there} held-out users are few: intervals over users are rough below 30, and too narrow below 10"
         )
+    assert held.seen.answer is not None
+    if (held.seen.answer >= 0).all() and np.allclose(held.seen.answer.sum(1), 1, atol=1e-3):
+        notes.append("The small model gives probabilities, not logits: export it without its softmax, thresholds gain")
     if not held.judged:
         notes.append("Nobody said what is right: the large model's answers were taken for the truth")
-    floor = 1.5 / held.seen.answer.shape[1] if held.seen.answer is not None else 0.0
+    floor = 1.5 / held.seen.answer.shape[1]
     for system in ("device only", "cloud only"):
         if figures[system]["accuracy"] < floor:
             notes.append(

@@ -256,6 +256,21 @@ def test_each_fault_is_one_line(run: Callable[..., Any], here: Path, words: tupl
     assert done.error.count(": ") >= 2, "error: the fault: its remedy"
 
 
+def test_models_of_other_names(run: Callable[..., Any], here: Path) -> None:
+    first = json.loads(run("adopt", *BOTH, *OWN, "--name", "first", "--json").out)
+    for name in ("small.onnx", "large.onnx"):
+        model = onnx.load(here / name)
+        model.graph.input[0].name = model.graph.node[0].input[0] = "input"
+        model.graph.output[0].name = model.graph.node[0].output[0] = "output"
+        (here / f"own-{name}").write_bytes(model.SerializeToString())
+    own = ("--small", "own-small.onnx", "--large", "own-large.onnx")
+    found = json.loads(run("adopt", *own, *OWN, "--json").out)
+    for row, other in zip(found["rows"], first["rows"], strict=True):
+        assert row["values"]["accuracy"] == other["values"]["accuracy"]
+    assert found["next"][0] == "duetto cloud --large runs/adopt/models/large.onnx"
+    assert "--small runs/adopt/models/small.onnx" in found["next"][3]
+
+
 def test_a_folder_of_another_large_model(run: Callable[..., Any], here: Path) -> None:
     assert run("adopt", *BOTH, *OWN).code == 0
     linear(here / "large.onnx", SMALL)
