@@ -26,9 +26,9 @@ def renamed(path: str | Path, into: str | Path) -> Path:
     path, into = Path(path), Path(into)
     if not path.is_file():
         raise DataError(f"there is no file {path}", "name the model's ONNX file")
-    whole = str(path.resolve())  # a process keeps loaded models by their path
+    whole = str(path.resolve())
     try:
-        loaded = session(whole, 1)
+        loaded = session.__wrapped__(whole, 1)  # not kept: a large model need not be there twice
     except DataError as fault:
         raise DataError(fault.fault.replace(whole, str(path)), "export it again") from fault
     takes, gives = ([each.name for each in tensors] for tensors in (loaded.get_inputs(), loaded.get_outputs()))
