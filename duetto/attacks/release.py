@@ -100,6 +100,18 @@ def features(half: Half, x: np.ndarray) -> np.ndarray:
     return found[0] if len(found) == 1 else np.concatenate([leaf.reshape(len(leaf), -1) for leaf in found], 1)
 
 
+def crossing(half: Half, given: np.ndarray) -> dict[str, np.ndarray]:
+    """What the other half takes, from what arrived of :func:`features`."""
+    flat, at, found = given.reshape(len(given), -1), 0, {}
+    for name, value in half.outputs.items():
+        layout = half.graph.layouts[value]
+        shape = tuple(a * len(given) + b for a, b in layout.axes)
+        size = math.prod(shape[1:])
+        own = flat[:, at : at + size].reshape(shape).astype(layout.dtype)
+        found[name], at = np.ascontiguousarray(np.transpose(own, layout.order)), at + size
+    return found
+
+
 def view(half: Half, release: Release) -> View:
     """The black box of an attacker who may use a device's half and knows what it does before it sends."""
     return lambda x, key: release(features(half, x), key)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from duetto.attacks.release import Release, features, view
+from duetto.attacks.release import Release, crossing, features, view
 from duetto.codecs import Feedback, Quantise, TopK
 from duetto.errors import ConfigError
 from duetto.models import Conv, stage
@@ -47,14 +47,18 @@ def test_a_clip_bounds_norms_and_the_noise_is_its_share() -> None:
 
 def test_features_of_a_half_are_those_of_the_module() -> None:
     net = Conv((1, 8, 8), 3, (4, 8))
-    module = built(net).eval()
+    module = built(net, 0).eval()
     assert isinstance(module, nn.Sequential)
     staged = stage(module, np.zeros((2, *net.shape), np.float32))
     x = DRAW.random((300, 1, 8, 8)).astype(np.float32)
     for cut in range(len(staged) + 1):
         layers = [layer for layer in module if not isinstance(layer, nn.Dropout)]
         expected = nn.Sequential(*layers[:cut])(torch.from_numpy(x)).detach().numpy()
-        np.testing.assert_allclose(features(staged[:cut], x), expected, rtol=1e-4, atol=1e-6)
+        found = features(staged[:cut], x)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+        if cut < len(staged):
+            (logits,) = staged[cut:](crossing(staged[:cut], found)).values()
+            np.testing.assert_allclose(logits, net.logits(net.init(0), x), rtol=1e-4, atol=1e-5)
     seen = view(staged[:3], Release(Quantise(4, "channel")))
     assert seen(x, (0,)).shape == (300, 4, 4, 4)
 
@@ -67,7 +71,11 @@ def test_several_outputs_are_one_flat_array() -> None:
 
     staged = stage(Forked(), np.ones((2, 3), np.float32))
     cut = next(cut for cut in range(1, len(staged)) if len(staged[:cut].outputs) > 1)
-    assert features(staged[:cut], np.ones((4, 3), np.float32)).ndim == 2
+    x = DRAW.normal(size=(4, 3)).astype(np.float32)
+    flat = features(staged[:cut], x)
+    assert flat.ndim == 2
+    for name, leaf in crossing(staged[:cut], flat).items():
+        np.testing.assert_array_equal(leaf, staged[:cut]({"x": x})[name])
 
 
 @pytest.mark.parametrize(
