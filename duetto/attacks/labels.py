@@ -3,8 +3,8 @@
 *Norm* and *direction* for two classes (Li, Sun, Yang, Gao, Zhang, Rubinstein, Wang: Label Leakage and Protection in
 Two-party Split Learning, ICLR 2022): the slope of a rare class is longer, and those of the two classes point apart.
 *Sign* for any number of classes (Zhao, Mopuri, Bilen: iDLG, 2020): the gradient of one row's cross-entropy by its
-logits is ``softmax - onehot``, negative at its label and nowhere else; at the last layer's weights it is that times what the
-layer reads, which tells the label whenever that is not negative (after a ReLU), and the bias tells it always.
+logits is ``softmax - onehot``, negative at its label and nowhere else; at the last layer's weights it is that times
+what the layer reads, which tells the label whenever that is not negative (after a ReLU), and the bias tells it always.
 
 A split that sends slopes sends these. Where labels must not be known by who computes the loss they stay on the device
 (a U-shaped split); then the cloud holds the middle, and what it learns of them is by :func:`clustered`.
