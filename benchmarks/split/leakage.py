@@ -5,8 +5,8 @@
 
 Handwriting: a small network learns the employees' labels; decoders learn from 6,000 of the employees' images and are
 judged on students, eight images each, whom neither has seen. The naive attacker's decoder learned from undefended
-features of the same cut, the adaptive one's from what really arrives. Weights of the trained defences were set by looking
-at the accuracy of calibration users of seed 100.
+features of the same cut, the adaptive one's from what really arrives. Weights of the trained defences were set by
+looking at calibration users of seed 100.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,13 @@ from duetto.training.rate import Rated
 from duetto.tree import Tree
 
 CUT = 6  # where defences are compared: after the second pooling, 7x7 positions of 32 channels, of 11 stages
-DEPTHS = (1, 3, 4, 6, 7, 9, 11)
+DEPTHS = (1, 3, 6, 9, 11)  # 11 is the answer itself
+CODED = (3, 6, 9)
 INT4 = Release(Quantise(4, "channel"))
-PEEK, STRENGTH = 2.0, 20.0  # weight of the distance correlation; strength of the reversed gradients
+PEEK, STRENGTH = 5.0, 50.0  # weight of the distance correlation; strength of the reversed gradients
 NECK = {"channels": 4, "downsampling": 4, "bits": 4, "width": 12}  # 7x7 codes of 4 bits, 98 bytes before any coder
 SEARCHED = 99  # users of whom one image is searched for by the white-box attacker
-EPOCHS = 3
+EPOCHS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,18 +123,13 @@ def split(staged: Staged, cut: int, release: Release, bits: float = 32) -> Way:
     def logits(given: np.ndarray) -> np.ndarray:
         return given if cut == len(staged) else next(iter(staged[cut:](crossing(half, given)).values()))
 
-    return Way(
-        seen_through(half, release),
-        logits,
-        math.prod(leaf.shape[0] and math.prod(leaf.shape) for leaf in staged.frontier(cut).values()),
-        bits,
-    )
+    numbers = sum(math.prod(leaf.shape) for leaf in staged.frontier(cut).values())
+    return Way(seen_through(half, release), logits, numbers, bits)
 
 
 def ways(seed: Seed) -> dict[str, Callable[[], Way]]:
     """All that are measured, built when they are needed."""
     plain = seed.staged(seed.plain())
-    norm = float(np.median(np.linalg.norm(features(plain[:CUT], seed.people.public[:500]).reshape(500, -1), axis=1)))
 
     def defended(params: Callable[[], Tree], release: Release, bits: float = 32) -> Callable[[], Way]:
         return lambda: split(seed.staged(params()), CUT, release, bits)
@@ -149,23 +146,24 @@ def ways(seed: Seed) -> dict[str, Callable[[], Way]]:
 
     found: dict[str, Callable[[], Way]] = {}
     for cut in DEPTHS:
-        found[f"cut {cut}"] = lambda cut=cut: split(plain, cut, Release())  # type: ignore[misc]
-        found[f"cut {cut} + int4"] = lambda cut=cut: split(plain, cut, INT4, 4)  # type: ignore[misc]
-    own = seed.plain
-    found |= {
-        "clip to half the norm (control)": defended(own, Release(clip=norm / 2)),
-        "int8": defended(own, Release(Quantise(8, "channel")), 8),
-        "int2": defended(own, Release(Quantise(2, "channel")), 2),
-        "noise 0.5": defended(own, Release(noise=0.5)),
-        "noise 1": defended(own, Release(noise=1.0)),
-        "noise 2": defended(own, Release(noise=2.0)),
+        found[f"cut {cut}"] = partial(split, plain, cut, Release())
+    for cut in CODED:
+        found[f"cut {cut} + int4"] = partial(split, plain, cut, INT4, 4)
+    return found | {
+        "clip to half the norm (control)": defended(seed.plain, Release(clip=half_norm(seed))),
+        "int2": defended(seed.plain, Release(Quantise(2, "channel")), 2),
+        "noise 1": defended(seed.plain, Release(noise=1.0)),
+        "noise 3": defended(seed.plain, Release(noise=3.0)),
         "NoPeek": defended(seed.peeked, Release()),
-        "NoPeek + int4": defended(seed.peeked, INT4, 4),
         "adversarial": defended(seed.guarded, Release()),
-        "adversarial + int4": defended(seed.guarded, INT4, 4),
         "bottleneck + int4": neck,
     }
-    return found
+
+
+def half_norm(seed: Seed) -> float:
+    """Half the median norm of undefended features at the cut: what a control clips to."""
+    found = features(seed.staged(seed.plain())[:CUT], seed.people.public[:500])
+    return float(np.median(np.linalg.norm(found.reshape(len(found), -1), axis=1))) / 2
 
 
 def measured(
@@ -199,7 +197,7 @@ def searched(seed: Seed, release: Release, knowing: bool) -> dict[str, Any]:
     attack = Search(200, 0.1, within=(0.0, 1.0))
     guess = attack.guess(half, given, people.public.mean(0), (*people.key, "search"), release if knowing else None)
     found = {"ssim": leakage.ssim(x, guess).tolist(), "psnr": leakage.psnr(x, guess).tolist()}
-    return {"name": "searched", "nearness": found}
+    return {"adaptive": found}
 
 
 def run(folder: Path, number: int, attack: Inversion) -> None:
@@ -223,16 +221,11 @@ def run(folder: Path, number: int, attack: Inversion) -> None:
             plain[cut], told["naive"] = decoder, told["adaptive"]
         keep(path, told)
         print(f"seed {number}, {name}: {np.mean(told['adaptive']['ssim']):.3f}", file=sys.stderr, flush=True)
-    norm = float(
-        np.median(
-            np.linalg.norm(features(seed.staged(seed.plain())[:CUT], seed.people.public[:500]).reshape(500, -1), axis=1)
-        )
-    )
+    clip = Release(clip=half_norm(seed))
     for name, release, knowing in (
         ("search, undefended", Release(), False),
-        ("search, int4", INT4, True),
-        ("search, clip, blind", Release(clip=norm / 2), False),
-        ("search, clip, knowing", Release(clip=norm / 2), True),
+        ("search, clip, blind (control)", clip, False),
+        ("search, clip, knowing (control)", clip, True),
     ):
         path = place / f"{name.replace(' ', '-')}.json"
         if not path.exists():
@@ -246,65 +239,57 @@ def keep(path: Path, told: dict[str, Any]) -> None:
     part.replace(path)
 
 
-def over_seeds(values: list[float]) -> str:
-    """Mean and its 95 % t interval over seeds."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.3f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    return f"{mean:.3f} ± {half:.3f}"
-
-
 def report(folder: Path) -> None:
-    """The tables of all seeds that are there."""
-    places = sorted(folder.glob("seed-*"))
-    names = ("mean", "worst tenth")
-
-    def tenth(values: list[float]) -> float:
-        per = users.PerUser(np.arange(len(values)), np.ones(len(values)), np.array(values))
-        return float(leakage.most(per))
-
+    """The table of all seeds that are there."""
     found: dict[str, list[dict[str, Any]]] = {}
+    places = sorted(folder.glob("seed-*"))
     for place in places:
         for path in sorted(place.glob("*.json")):
             told = json.loads(path.read_text())
-            if path.stem == "guesses":
-                for name in GUESSES:
-                    found.setdefault(name, []).append({"adaptive": told[name]})
-            else:
-                found.setdefault(told["name"], []).append(told)
-    answer = [float(np.mean(each["adaptive"]["ssim"])) for each in found[GUESSES[1]]]
-    print(f"{len(places)} seeds; {names}\n")
+            each = [{"name": n, "adaptive": told[n]} for n in GUESSES] if path.stem == "guesses" else [told]
+            for one in each:
+                found.setdefault(one["name"], []).append(one)
+    answer = [_ssim(one["adaptive"]) for one in found[GUESSES[1]]]
+    order = [f"cut {cut}{more}" for cut in DEPTHS for more in ("", " + int4")]
+    order += sorted(set(found) - {*order}, key=lambda name: (name.startswith("search"), name in GUESSES, name))
+    print(f"{len(places)} seeds; mean ± half of the 95 % t interval over seeds\n")
     print(
-        "| what arrives | accuracy, % | naive SSIM | adaptive SSIM | worst tenth | PSNR, dB | kept |\n|:--|--:|--:|--:|--:|--:|--:|"
+        "| what arrives | numbers x bits | accuracy, % | naive SSIM | adaptive SSIM | worst tenth | PSNR, dB | kept |"
     )
-    order = [
-        *(f"cut {cut}{more}" for cut in DEPTHS for more in ("", " + int4")),
-        *(n for n in found if not n.startswith(("cut", "search"))),
-        *(n for n in found if n.startswith("search")),
-    ]
+    print("|:--|--:|--:|--:|--:|--:|--:|--:|")
     for name in order:
         each = found.get(name, [])
-        if not each or "nearness" in each[0]:
-            if each:
-                ssim = over_seeds([float(np.mean(one["nearness"]["ssim"])) for one in each])
-                psnr = np.mean([np.mean(one["nearness"]["psnr"]) for one in each])
-                print(f"| {name} | | | {ssim} | | {psnr:.1f} | |")
+        if not each:
             continue
-        best = [
-            max((one.get("naive") or one["adaptive"], one["adaptive"]), key=lambda n: np.mean(n["ssim"]))
-            for one in each
+        best = [max((one.get("naive", one["adaptive"]), one["adaptive"]), key=_ssim) for one in each]
+        bare = found[name.split(" +")[0] if name.startswith("cut") else f"cut {CUT}"]
+        parts = zip(best, bare, answer, strict=False)
+        kept = [(_ssim(a) - c) / (_ssim(b["adaptive"]) - c) for a, b, c in parts]
+        cells = [
+            f"{each[0]['numbers']:,} x {each[0]['bits']:g}" if "numbers" in each[0] else "",
+            over_seeds([float(np.mean(one["accuracy"])) for one in each], 100) if "accuracy" in each[0] else "",
+            over_seeds([_ssim(one["naive"]) for one in each]) if "naive" in each[0] else "",
+            over_seeds([_ssim(one) for one in best]),
+            over_seeds([_tenth(one["ssim"]) for one in best]),
+            f"{np.mean([np.mean(one['psnr']) for one in best]):.1f}",
+            f"{np.mean(kept):.0%}" if "accuracy" in each[0] else "",
         ]
-        ssim = [float(np.mean(one["ssim"])) for one in best]
-        cut = name.split(" +")[0] if name.startswith("cut") else f"cut {CUT}"
-        bare = [float(np.mean(one["adaptive"]["ssim"])) for one in found[cut]]
-        kept = [(a - c) / (b - c) for a, b, c in zip(ssim, bare, answer, strict=False)]
-        accuracy = over_seeds([100 * float(np.mean(one["accuracy"])) for one in each]) if "accuracy" in each[0] else ""
-        naive = over_seeds([float(np.mean(one["naive"]["ssim"])) for one in each]) if "naive" in each[0] else ""
-        print(
-            f"| {name} | {accuracy} | {naive} | {over_seeds(ssim)} | {over_seeds([tenth(one['ssim']) for one in best])} "
-            f"| {np.mean([np.mean(one['psnr']) for one in best]):.1f} | {'' if name in GUESSES else f'{np.mean(kept):.0%}'} |"
-        )
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def over_seeds(values: list[float], scale: float = 1.0) -> str:
+    """Mean and half of its 95 % t interval over seeds."""
+    digits, many = (1, len(values)) if scale == 100 else (3, len(values))
+    half = stats.t.ppf(0.975, many - 1) * np.std(values, ddof=1) / math.sqrt(many) if many > 1 else math.nan
+    return f"{scale * np.mean(values):.{digits}f} ± {scale * half:.{digits}f}"
+
+
+def _ssim(nearness: dict[str, list[float]]) -> float:
+    return float(np.mean(nearness["ssim"]))
+
+
+def _tenth(values: list[float]) -> float:
+    return float(leakage.most(users.PerUser(np.arange(len(values)), np.ones(len(values)), np.array(values))))
 
 
 def main() -> None:
@@ -312,7 +297,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--epochs", type=int, default=5, help="of a decoder; 94 steps each")
+    parser.add_argument("--epochs", type=int, default=4, help="of a decoder; 94 steps each")
     parser.add_argument("--report", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -7,7 +7,8 @@ parameters; labels come from :func:`duetto.attacks.labels.of_update` or are give
 
 The attacker is *adaptive* where ``defence`` is what was done to the gradient before it was sent: it is done to the
 guess's gradient, too. Naively, a distance compared with a clipped gradient finds nothing, and an update that was only
-scaled looks private. A search that fails is no evidence of privacy: it may just have failed, so several starts are made.
+scaled looks private. A search that fails is no evidence of privacy: it may just have failed, so several starts are
+made.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import torch
 
 from duetto.errors import ConfigError
 from duetto.models import Conv, Mlp, Recurrent
-from duetto.training import SGD, Adam, Client, CrossEntropy, sequential
+from duetto.training import Adam, Client, CrossEntropy, sequential
 from duetto.training.adversary import Adversary, Guarded
 
 DRAW = np.random.default_rng(0)
@@ -77,4 +77,3 @@ def test_bad_settings_are_one_clear_line() -> None:
         Adversary((), 3)
     with pytest.raises(ConfigError, match="Guarded"):
         Adversary((CrossEntropy(),), 3)(torch.zeros(2, 3), {"x": torch.zeros(2, 6)}, {}, {})
-    assert SGD(0.1).lr == 0.1
