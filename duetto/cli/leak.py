@@ -75,7 +75,11 @@ def leak(
     out = console.out()
     out.print(table(made, f"{model} of {task}, seeds {seeds}: {made.lines[0].measure}, means over users"))
     known = "; ".join(f"{name} {each.value:.3f}" for name, each in made.guesses.items())
-    out.print(f"\nKnown without features: {known}.\n", soft_wrap=True, markup=False)
+    out.print(
+        f"\nKnown without features: {known}. Whoever gets the input itself (cut 0) knows it.\n",
+        soft_wrap=True,
+        markup=False,
+    )
     for note in made.notes:
         out.print(f"- {note}", soft_wrap=True, markup=False)
     out.print(f"\nReport: {page}", soft_wrap=True, markup=False)

@@ -12,10 +12,12 @@ from string import Template
 import numpy as np
 
 from duetto.evaluation import plot
+from duetto.evaluation.leakage import CEILING
 from duetto.programs.leak import PLAIN
 from duetto.programs.leaked import MEASURES, Told
 
 _HEADS = ("cut", "codec", "of the work", "kB up", "accuracy, %", "naive", "adaptive", "worst tenth", "PSNR, dB", "kept")
+_EMPTY = "<td></td>"
 _LEAD = (
     "Adaptive: the better of the decoder that learned from what this codec leaves and the one that did not. Worst "
     "tenth: the users of whom most is known; a plan's limit reads this column. Kept: of what the undefended features "
@@ -76,7 +78,8 @@ def _depth(what: Told) -> str:
 
 
 def _table(what: Told) -> str:
-    rows = []
+    whole = "1.000" if what.lines[0].measure == "ssim" else f"{CEILING:.0f}"
+    rows = [f'<tr><th scope="row">0 the input itself</th>{5 * _EMPTY}<td>{whole}</td>{4 * _EMPTY}</tr>']
     for line in what.lines:
         low, high = line.nearness.low, line.nearness.high
         cells = (
@@ -95,9 +98,8 @@ def _table(what: Told) -> str:
             f'{"".join(f"<td>{cell}</td>" for cell in cells)}<td class="{style}">{escape(line.verdict)}</td></tr>'
         )
     for name, each in what.guesses.items():
-        empty = "<td></td>"
         value = f"<td>{each.value:.3f}</td>"
-        rows.append(f'<tr><th scope="row">{escape(name)}</th>{5 * empty}{value}{4 * empty}</tr>')
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{5 * _EMPTY}{value}{4 * _EMPTY}</tr>')
     top = "".join(f'<th scope="col">{head}</th>' for head in (*_HEADS, ""))
     whole = f'<table class="wide"><thead><tr>{top}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     return f'<div class="scroll">{whole}</div>'
