@@ -35,7 +35,7 @@ from duetto.evaluation import leakage, users
 from duetto.models import Net, Staged, stage
 from duetto.models.bottleneck import Bottlenecked
 from duetto.models.net import built, fitting
-from duetto.programs.leak import GUESSES, People, Settings, guesses
+from duetto.programs.leak_people import GUESSES, People, guessed
 from duetto.tasks import Task, load
 from duetto.training import Adam, Client, CrossEntropy, sequential
 from duetto.training.adversary import Adversary, Guarded
@@ -205,8 +205,9 @@ def run(folder: Path, number: int, attack: Inversion) -> None:
     place = folder / f"seed-{number}"
     place.mkdir(parents=True, exist_ok=True)
     task = load("handwriting", number)
-    seed = Seed(task, People.of(task, Settings()), place)
-    guesses(seed.people, seed.staged(seed.plain()), place)
+    seed = Seed(task, People.of(task, 6000, 8), place)
+    if not (place / "guesses.json").exists():
+        keep(place / "guesses.json", guessed(seed.people, seed.staged(seed.plain())))
     plain: dict[int, Inverted] = {}
     for name, make in ways(seed).items():
         path = place / f"{name.replace(' ', '-')}.json"

@@ -23,15 +23,15 @@ from duetto.attacks.release import Release, crossing, features
 from duetto.attacks.release import view as seen_through
 from duetto.codecs import Quantise
 from duetto.errors import ConfigError, DataError, WireError
-from duetto.evaluation import leakage, users
+from duetto.evaluation import users
 from duetto.models import Staged, stage
 from duetto.models.net import built, fitting
 from duetto.models.staged import Module
+from duetto.programs.leak_people import GUESSES, SHOWN, People, guessed
 from duetto.programs.plan import CODECS
 from duetto.programs.saved import Saved
 from duetto.tasks import Task, load, trained
 from duetto.tree import Tree
-from duetto.types import Key, rng
 
 Progress = Callable[[str, float, float], None]
 
@@ -42,10 +42,6 @@ RELEASES: Mapping[str, Release] = {
 }
 """What a plan's codec does to a message of one row, whose range is its own; zstd loses nothing, so it hides nothing."""
 PLAIN = "float32+zstd"
-GUESSES = ("mean public input", "mean of the answer's class", "a public input by chance", "nearest public input")
-"""What an attacker says who has seen no features; the last one is chosen by looking at the truth."""
-
-_SHOWN = 8  # inputs in the picture
 
 
 @dataclass(frozen=True)
@@ -185,12 +181,12 @@ def _seed(
         net = getattr(task, what.model)
         module = built(net)
         module.load_state_dict(fitting(net, getattr(pair, what.model)))
-    people = People.of(task, what.settings)
+    people = People.of(task, what.settings.rows, what.settings.scored)
     staged = stage(module, people.x[:2], proof="stages")
     cuts = inner(staged, what.settings.cuts)
     place.mkdir(exist_ok=True)
     _keep(place / "shown.safetensors", {"shown": people.shown})
-    found = guesses(people, staged, place)
+    found = _guesses(people, staged, place)
     done, of = 0, len(cuts) * len(names)
     for cut in cuts:
         naive: Inverted | None = None
@@ -210,80 +206,16 @@ def _seed(
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class People:
-    """Whom the attacker knows, and who is attacked.
-
-    Attributes:
-        seed: of the task.
-        public, labels: inputs of public people, and what they are.
-        x, y, owner: of unseen people, some of each.
-        span: between the smallest and the largest public number.
-        shown: inputs of calibration people, of whom pictures may be drawn.
-    """
-
-    seed: int
-    public: np.ndarray
-    labels: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    owner: np.ndarray
-    span: float
-    shown: np.ndarray
-
-    @classmethod
-    def of(cls, task: Task, settings: Settings) -> People:
-        """Drawn by the task's seed."""
-        draw = rng((task.seed, "leak", "people"))
-        known = draw.permutation(len(task.public))[: settings.rows]
-        public, labels = np.asarray(task.public.x[known], np.float32), np.asarray(task.public.y[known])
-        rows, owner = task.group("unseen")
-        order = draw.permutation(len(rows))
-        mine = np.concatenate([order[owner[order] == user][: settings.scored] for user in task.users["unseen"]])
-        other, _ = task.group("calibration")
-        shown = np.asarray(other.x[draw.permutation(len(other))[:_SHOWN]], np.float32)
-        span = float(public.max() - public.min()) or 1.0
-        return cls(
-            task.seed, public, labels, np.asarray(rows.x[mine], np.float32), rows.y[mine], owner[mine], span, shown
-        )
-
-    @property
-    def key(self) -> Key:
-        """Of everything that chance decides."""
-        return (self.seed, "leak")
-
-    def nearness(self, guess: np.ndarray) -> dict[str, list[float]]:
-        """Of a guess at each of ``x``: a mean of each user."""
-        image = self.x.ndim == 4 and min(self.x.shape[2:]) >= 3
-        found = {"ssim": leakage.ssim(self.x, guess, self.span)} if image else {}
-        found["psnr"] = leakage.psnr(self.x, guess, self.span)
-        return {name: users.by(values, self.owner).mean.tolist() for name, values in found.items()}
-
-
 def inner(staged: Staged, most: int) -> tuple[int, ...]:
     """Cuts that something crosses which is not the input, deepest last; the last stage's is the answer itself."""
     cuts = staged.cuts()[1:]
     return tuple(cuts[i] for i in np.unique(np.linspace(0, len(cuts) - 1, min(most, len(cuts))).round().astype(int)))
 
 
-def guesses(people: People, staged: Staged, place: Path) -> list[Found]:
-    """:data:`GUESSES`, what they come to."""
+def _guesses(people: People, staged: Staged, place: Path) -> list[Found]:
     path = place / "guesses.json"
     if not path.exists():
-        public = people.public
-        answers = features(staged[:], people.x).argmax(1)
-        classes = {c: public[people.labels == c].mean(0) for c in np.unique(people.labels)}
-        mean = public.mean(0)
-        flat, wanted = public.reshape(len(public), -1), people.x.reshape(len(people.x), -1)
-        apart = (flat**2).sum(1) - 2 * wanted @ flat.T
-        said = (
-            np.repeat(mean[None], len(people.x), 0),
-            np.stack([classes.get(c, mean) for c in answers.tolist()]),
-            public[rng((*people.key, "chance")).integers(len(public), size=len(people.x))],
-            public[apart.argmin(1)],
-        )
-        told = {name: people.nearness(guess) for name, guess in zip(GUESSES, said, strict=True)}
-        path.write_text(json.dumps(told))
+        path.write_text(json.dumps(guessed(people, staged)))
     try:
         told = json.loads(path.read_text())
         return [Found(people.seed, -1, name, "", 0.0, [], 0.0, told[name], {}) for name in GUESSES]
@@ -305,7 +237,7 @@ def pictures(what: Attack, folder: Path) -> dict[str, np.ndarray]:
             _, cut, codec = path.stem.split("-", 2)
             if codec == name:
                 found[f"cut {cut}, {codec.removesuffix('+zstd')}"] = _kept(path)
-    return {name: np.clip((images[:_SHOWN] - low) / span, 0, 1) for name, images in found.items()}
+    return {name: np.clip((images[:SHOWN] - low) / span, 0, 1) for name, images in found.items()}
 
 
 def _keep(path: Path, tree: Tree) -> None:

@@ -19,7 +19,8 @@ from duetto.errors import DataError
 from duetto.evaluation import leakage, users
 from duetto.evaluation.table import Interval
 from duetto.evaluation.users import PerUser, Statistic
-from duetto.programs.leak import GUESSES, PLAIN, Found
+from duetto.programs.leak import PLAIN, Found
+from duetto.programs.leak_people import GUESSES
 
 FAILS, HELPS = 0.8, 0.4  # shares kept: by the one or more a defence fails, by the other or less it hides most
 LEAST = {"ssim": 0.02, "psnr": 0.5}  # that undefended features must tell beyond the answer for a defence to be judged
@@ -64,7 +65,7 @@ class Told:
 
     Attributes:
         lines: by cut, then codec.
-        guesses: of :data:`duetto.programs.leak.GUESSES`, mean nearness of users.
+        guesses: of :data:`duetto.programs.leak_people.GUESSES`, mean nearness of users.
         notes: each a sentence.
     """
 

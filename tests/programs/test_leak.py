@@ -13,7 +13,8 @@ from duetto.attacks.release import Release
 from duetto.errors import ConfigError, DataError
 from duetto.evaluation import users
 from duetto.programs import leak, leak_page, leaked
-from duetto.programs.leak import GUESSES, PLAIN, Attack, Found, Settings, attacked
+from duetto.programs.leak import PLAIN, Attack, Found, Settings, attacked
+from duetto.programs.leak_people import GUESSES
 from duetto.programs.plan import CODECS
 
 QUICK = Settings(cuts=4, rows=120, scored=4, steps=40, width=4, redraws=50)
