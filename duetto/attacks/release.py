@@ -53,8 +53,13 @@ class Release:
         if self.codec.remembers:
             raise ConfigError(f"{self.codec} remembers", "questions are coded one by one; use a codec that does not")
 
-    def __call__(self, features: np.ndarray, key: Key) -> np.ndarray:
+    def __call__(self, features: np.ndarray, key: Key, sizes: tuple[int, ...] = ()) -> np.ndarray:
         """``[n, ...]`` float32 as they arrive.
+
+        Args:
+            features: ``[n, ...]``.
+            key: of the noise and the codec.
+            sizes: numbers of each tensor of a row where several lie behind each other; each is coded as a leaf.
 
         Raises:
             ConfigError: a codec that gives another row where others stand beside it.
@@ -67,7 +72,8 @@ class Release:
         if self.noise:
             size = self.noise * (norm if self.clip is None else self.clip) / math.sqrt(flat.shape[1])
             flat = (flat + size * rng((*key, "noise")).standard_normal(flat.shape)).astype(np.float32)
-        return self._coded(flat, key).reshape(found.shape)
+        parts = np.split(flat, np.cumsum(sizes)[:-1].astype(int), axis=1) if len(sizes) > 1 else [flat]
+        return np.concatenate([self._coded(part, (*key, i)) for i, part in enumerate(parts)], 1).reshape(found.shape)
 
     def _coded(self, rows: np.ndarray, key: Key) -> np.ndarray:
         def there_and_back(part: np.ndarray) -> np.ndarray:
@@ -114,4 +120,5 @@ def crossing(half: Half, given: np.ndarray) -> dict[str, np.ndarray]:
 
 def view(half: Half, release: Release) -> View:
     """The black box of an attacker who may use a device's half and knows what it does before it sends."""
-    return lambda x, key: release(features(half, x), key)
+    sizes = tuple(math.prod(leaf.shape) for leaf in half.gives(1).values())
+    return lambda x, key: release(features(half, x), key, sizes)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = console.examples(
     ("duetto leak small --task handwriting", "leakage against depth, codec and accuracy, with a page to look at"),
     ("duetto leak large --task cifar --codecs int4+zstd --seeds 0,1,2", "one codec beside the undefended features"),
-    ("duetto leak net.py:made --task digits --cuts 4 --rows 1000 --json", "your own trained module, for machines"),
+    ("duetto leak nets:trained --task digits --cuts 4 --rows 1000 --json", "your own trained module, for machines"),
     ("duetto plan handwriting.small --leakage runs/leak-handwriting --max-leakage 0.6", "then plan by it"),
 )
 

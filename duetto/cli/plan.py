@@ -125,7 +125,7 @@ def plan(
             gap_seconds=radio.tail_seconds if every is None else every,
             first_cut=floor,
             max_leakage=math.inf if max_leakage is None else max_leakage,
-            measured=None if leakage is None else leaked.read(leakage / "leakage.json"),
+            measured=None if leakage is None else leaked.read(leakage, name),
             **at,
         )
     told = _told(made) | {

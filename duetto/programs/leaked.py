@@ -129,17 +129,28 @@ def save(what: Told, path: Path) -> None:
     part.replace(path)
 
 
-def read(path: Path) -> dict[tuple[int | frozenset[str], str], float]:
-    """What :func:`measured` gave of the lines that were saved.
+def read(folder: Path, model: str) -> dict[tuple[int | frozenset[str], str], float]:
+    """What :func:`measured` gave of the lines that a run saved.
+
+    Args:
+        folder: of the run.
+        model: TASK.small, TASK.large or MODULE:NAME: whose leakage it must be.
 
     Raises:
-        DataError: another file.
+        DataError: no such run, or one of another model.
     """
     try:
-        lines = json.loads(path.read_text(encoding="utf-8"))["lines"]
-        return {(int(line["cut"]), str(line["codec"])): float(line["most"]["value"]) for line in lines}
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        lines = json.loads((folder / "leakage.json").read_text(encoding="utf-8"))["lines"]
+        found: dict[tuple[int | frozenset[str], str], float] = {}
+        for line in lines:
+            found[int(line["cut"]), str(line["codec"])] = float(line["most"]["value"])
+        whose = str(about["model"]) if ":" in str(about["model"]) else f"{about['task']}.{about['model']}"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} holds no leakage ({error})", "name leakage.json of a run of `duetto leak`") from error
+        raise DataError(f"{folder} holds no leakage ({error})", "name the folder of a run of `duetto leak`") from error
+    if whose != model:
+        raise DataError(f"{folder} tells what {whose} leaks", f"run `duetto leak` of {model}")
+    return found
 
 
 def _better(found: Found, measure: str) -> Found:

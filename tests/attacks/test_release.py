@@ -74,6 +74,11 @@ def test_several_outputs_are_one_flat_array() -> None:
     x = DRAW.normal(size=(4, 3)).astype(np.float32)
     flat = features(staged[:cut], x)
     assert flat.ndim == 2
+    coded = view(staged[:cut], Release(Quantise(2, "channel")))(x, (0,))
+    for name, leaf in crossing(staged[:cut], coded).items():
+        for row, found in zip(staged[:cut]({"x": x})[name], leaf, strict=True):
+            codec = Quantise(2)
+            np.testing.assert_array_equal(found, codec.decode(codec.encode({}, row, (0,))[1]))
     for name, leaf in crossing(staged[:cut], flat).items():
         np.testing.assert_array_equal(leaf, staged[:cut]({"x": x})[name])
 

@@ -80,11 +80,13 @@ def test_the_page_says_where_a_defence_fails(pictures: None, tmp_path: Path) -> 
     assert "http" not in page.replace("http-equiv", "")
     for words in (*what.notes, *GUESSES, "int4+zstd", "lower bounds"):
         assert words.replace("'", "&#x27;") in page
-    leaked.save(what, tmp_path / "leakage.json")
-    assert leaked.read(tmp_path / "leakage.json") == leaked.measured(what.lines)
-    (tmp_path / "leakage.json").write_text("{}")
+    leaked.save(what, tmp_path / "run" / "leakage.json")
+    assert leaked.read(tmp_path / "run", "pictures.small") == leaked.measured(what.lines)
+    with pytest.raises(DataError, match=r"what pictures\.small leaks"):
+        leaked.read(tmp_path / "run", "pictures.large")
+    (tmp_path / "run" / "leakage.json").write_text("{}")
     with pytest.raises(DataError, match="no leakage"):
-        leaked.read(tmp_path / "leakage.json")
+        leaked.read(tmp_path / "run", "pictures.small")
 
 
 def test_vectors_have_no_structure_and_no_pictures(vectors: None, tmp_path: Path) -> None:
