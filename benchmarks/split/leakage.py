@@ -200,8 +200,8 @@ def searched(seed: Seed, release: Release, knowing: bool) -> dict[str, Any]:
     return {"adaptive": found}
 
 
-def run(folder: Path, number: int, attack: Inversion) -> None:
-    """All ways of a seed that are not there yet."""
+def run(folder: Path, number: int, attack: Inversion, only: tuple[str, ...]) -> None:
+    """The ways of a seed that are not there yet, or those whose names begin so."""
     place = folder / f"seed-{number}"
     place.mkdir(parents=True, exist_ok=True)
     task = load("handwriting", number)
@@ -212,7 +212,7 @@ def run(folder: Path, number: int, attack: Inversion) -> None:
     for name, make in ways(seed).items():
         path = place / f"{name.replace(' ', '-')}.json"
         cut = int(name.split()[1]) if name.startswith("cut") else CUT
-        if path.exists():
+        if path.exists() or not name.startswith(only):
             continue
         if cut not in plain and name != f"cut {cut}":
             undefended = split(seed.staged(seed.plain()), cut, Release())
@@ -229,7 +229,7 @@ def run(folder: Path, number: int, attack: Inversion) -> None:
         ("search, clip, knowing (control)", clip, True),
     ):
         path = place / f"{name.replace(' ', '-')}.json"
-        if not path.exists():
+        if not path.exists() and name.startswith(only):
             keep(path, {**searched(seed, release, knowing), "name": name})
 
 
@@ -299,12 +299,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=int, default=4, help="of a decoder; 94 steps each")
+    parser.add_argument("--only", nargs="*", default=[""], help="ways whose names begin so")
     parser.add_argument("--report", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     if not asked.report:
         for number in asked.seeds:
-            run(asked.folder, number, replace(Inversion(), epochs=asked.epochs))
+            run(asked.folder, number, replace(Inversion(), epochs=asked.epochs), tuple(asked.only))
     report(asked.folder)
 
 

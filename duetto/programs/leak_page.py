@@ -83,7 +83,7 @@ def _table(what: Told) -> str:
     for line in what.lines:
         low, high = line.nearness.low, line.nearness.high
         cells = (
-            f"{line.share:.0%}",
+            f"{line.share:.1%}",
             f"{line.up_bytes / 1000:.2f}",
             f"{100 * line.accuracy.value:.1f}",
             f"{line.naive.value:.3f}",

@@ -204,7 +204,7 @@ def _notes(lines: Sequence[Line], answer: float) -> list[str]:
     if deep:
         last = deep[-1]
         found.append(
-            f"Depth alone hides too little: after {last.share:.0%} of the model's work (cut {last.cut}) the undefended "
+            f"Depth alone hides too little: after {last.share:.1%} of the model's work (cut {last.cut}) the undefended "
             f"features still bring an attacker to {last.nearness.value:.3g}, where the answer alone tells {answer:.3g}."
         )
     found.append(
