@@ -21,6 +21,7 @@ from duetto.evaluation.table import Interval
 from duetto.evaluation.users import PerUser, Statistic
 from duetto.programs.leak import PLAIN, Found
 from duetto.programs.leak_people import GUESSES
+from duetto.types import rng
 
 FAILS, HELPS = 0.8, 0.4  # shares kept: by the one or more a defence fails, by the other or less it hides most
 LEAST = {"ssim": 0.02, "psnr": 0.5}  # that undefended features must tell beyond the answer for a defence to be judged
@@ -166,7 +167,7 @@ def _mean(seeds: Sequence[Sequence[float]], statistic: Statistic, redraws: int) 
         each = np.asarray(own, np.float64)
         per = PerUser(np.arange(len(each)), np.ones(len(each)), each)
         values.append(float(statistic(per)))
-        index = np.random.default_rng(i).integers(len(each), size=(redraws, len(each)))
+        index = rng(("leak", "redraw users", i)).integers(len(each), size=(redraws, len(each)))
         drawn.append(np.asarray(statistic(per.drawn(index))))
     low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
     return Interval(float(np.mean(values)), float(low), float(high))
