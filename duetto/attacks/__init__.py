@@ -13,6 +13,7 @@ from duetto.attacks.membership import Shadows
 from duetto.attacks.poisoning import Attack, Boast, Gaussian, LabelFlip, NaN, Poisoned, SignFlip
 from duetto.attacks.release import Release, View
 from duetto.attacks.search import Search
+from duetto.attacks.surrogate import surrogate
 
 __all__ = [
     "Alie",
@@ -33,4 +34,5 @@ __all__ = [
     "Shadows",
     "SignFlip",
     "View",
+    "surrogate",
 ]

@@ -3,7 +3,7 @@
 Dosovitskiy, Brox: Inverting Visual Representations with Convolutional Networks, CVPR 2016; as an attack on split
 inference: He, Zhang, Lee: Model Inversion Attacks Against Collaborative Inference, ACSAC 2019. A decoder is trained on
 public people's inputs and what the device makes of them: the attacker needs the device's half as a black box, or a
-surrogate of it.
+stand-in (:mod:`duetto.attacks.surrogate`).
 
 It is *adaptive* when it learns from what really arrives: features that the defence has already treated, with fresh
 noise in every epoch. A decoder that learned from undefended features is *naive*: a mere change of scale fools it, and
