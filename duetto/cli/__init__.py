@@ -1,9 +1,9 @@
 """The command line: one file a command.
 
-Files: demo · simulate · bench · route · plan · elastic · profile · cloud · device · flower · report · data · info (the
-commands) · flags (options from a dataclass) · executors (an executor by its name) · model (a model by its name) · real
-(programs on real machines) · running (a run, from its start to its table) · shown (a result in the terminal) · console
-(progress, JSON, errors).
+Files: demo · simulate · bench · route · plan · leak · elastic · profile · cloud · device · flower · report · data ·
+info (the commands) · flags (options from a dataclass) · executors (an executor by its name) · model (a model by its
+name) · real (programs on real machines) · running (a run, from its start to its table) · shown (a result in the
+terminal) · console (progress, JSON, errors).
 
 What needs torch is imported when a command runs, so that help, completion and ``duetto info`` are quick and work on a
 device without it.
@@ -31,6 +31,7 @@ from duetto.cli import (
     elastic,
     flower,
     info,
+    leak,
     plan,
     profile,
     report,
@@ -54,6 +55,7 @@ class _Root(console.Commands):
             "bench",
             "route",
             "plan",
+            "leak",
             "elastic",
             "profile",
             "cloud",
@@ -126,6 +128,7 @@ app.add_typer(simulate.app, name="simulate")
 app.add_typer(bench.app, name="bench")
 app.add_typer(route.app, name="route")
 app.command(epilog=plan.EXAMPLES)(plan.plan)
+app.command(epilog=leak.EXAMPLES)(leak.leak)
 app.command(epilog=elastic.EXAMPLES)(elastic.elastic)
 app.command(epilog=profile.EXAMPLES)(profile.profile)
 app.add_typer(cloud.app, name="cloud")
