@@ -1,9 +1,9 @@
 """The command line: one file a command.
 
-Files: demo · simulate · bench · route · plan · profile · cloud · device · flower · report · data · info (the commands)
-· flags (options from a dataclass) · executors (an executor by its name) · model (a model by its name) · real (programs
-on real machines) · running (a run, from its start to its table) · shown (a result in the terminal) · console (progress,
-JSON, errors).
+Files: demo · simulate · bench · route · plan · compress · profile · cloud · device · flower · report · data · info (the
+commands) · flags (options from a dataclass) · executors (an executor by its name) · model (a model by its name) · real
+(programs on real machines) · running (a run, from its start to its table) · shown (a result in the terminal) · console
+(progress, JSON, errors).
 
 What needs torch is imported when a command runs, so that help, completion and ``duetto info`` are quick and work on a
 device without it.
@@ -21,7 +21,22 @@ import click
 import typer
 
 from duetto import __version__
-from duetto.cli import bench, cloud, console, data, demo, device, flower, info, plan, profile, report, route, simulate
+from duetto.cli import (
+    bench,
+    cloud,
+    compress,
+    console,
+    data,
+    demo,
+    device,
+    flower,
+    info,
+    plan,
+    profile,
+    report,
+    route,
+    simulate,
+)
 
 __all__ = ["app", "main"]
 
@@ -39,6 +54,7 @@ class _Root(console.Commands):
             "bench",
             "route",
             "plan",
+            "compress",
             "profile",
             "cloud",
             "device",
@@ -110,6 +126,7 @@ app.add_typer(simulate.app, name="simulate")
 app.add_typer(bench.app, name="bench")
 app.add_typer(route.app, name="route")
 app.command(epilog=plan.EXAMPLES)(plan.plan)
+app.command(epilog=compress.EXAMPLES)(compress.compress)
 app.command(epilog=profile.EXAMPLES)(profile.profile)
 app.add_typer(cloud.app, name="cloud")
 app.add_typer(device.app, name="device")
