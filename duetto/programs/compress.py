@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zstandard
@@ -43,6 +44,7 @@ Progress = Callable[[str, float, float], None]
 
 ORIGINAL = "original"
 ROLES = ("small", "large")
+_BATCH = 256
 COPIES = 4  # of every input, each augmented anew, where the task augments
 CALIBRATION = 512  # inputs that show ranges: as many of each calibration user as this leaves
 
@@ -337,40 +339,43 @@ def _write(name: str, way: Way, model: Model, task: Task, material: Material, fo
 def _scored(path: Path, task: Task, group: str) -> list[list[int]]:
     """Right answers and answers of every user, by the file."""
     rows, owners = task.group(group)
-    said = Artefact(str(path))(Local(), {"x": rows.x}, ("compress",), "me")[1]["logits"]
+    skill = Artefact(str(path))  # in parts, because a session keeps the room that its largest batch took
+    parts = np.split(rows.x, range(_BATCH, len(rows.x), _BATCH))
+    said = np.concatenate([skill(Local(), {"x": part}, ("compress",), "me")[1]["logits"] for part in parts])
     found = users.by((said.argmax(1) == rows.y).astype(float), owners)
     return [[int(right), int(count)] for right, count in zip(found.total, found.count, strict=True)]
 
 
 def balanced(rows: Rows, owners: np.ndarray, most: int, key: Key) -> np.ndarray:
     """Inputs of which every user gives equally many, ``[at most most, *shape]``; who has fewer gives all."""
-    x = np.asarray(rows.x)
     names = np.unique(owners)
     each = max(1, most // len(names))
     drawn = [rng((*key, "calibration", str(name))).permutation(np.flatnonzero(owners == name))[:each] for name in names]
-    return x[np.sort(np.concatenate(drawn))].astype(np.float32)
+    return np.asarray(rows.x[np.sort(np.concatenate(drawn))], np.float32)
 
 
 def latencies(paths: Sequence[Path], row: np.ndarray, rounds: int, key: Key) -> np.ndarray:
     """Seconds of an answer to one row ``[1, *shape]`` by each file, ``[rounds, files]``.
 
-    In every round all files answer, in an order that is drawn anew, about 5 ms each; a round's figure is the mean.
+    In every round all files answer, in an order that is drawn anew, for about 2 ms each. A round's figure is the median
+    of its answers, each timed by itself: other work on the machine delays few of them much, not all of them a little.
     """
     opened = [session(str(path), 1) for path in paths]
-    counts = []
-    for each in opened:
-        began = time.perf_counter()
-        for _ in range(50):
-            each.run(["logits"], {"x": row})
-        counts.append(max(5, int(0.005 / max(1e-7, (time.perf_counter() - began) / 50))))
+    counts = [int(np.clip(0.002 / np.median(_timed(each, row, 50)), 9, 400)) for each in opened]
     found = np.empty((rounds, len(paths)))
     for number in range(rounds):
         for i in rng((*key, "latency", number)).permutation(len(paths)):
-            run = opened[i].run
-            began = time.perf_counter()
-            for _ in range(counts[i]):
-                run(["logits"], {"x": row})
-            found[number, i] = (time.perf_counter() - began) / counts[i]
+            found[number, i] = np.median(_timed(opened[i], row, counts[i]))
+    return found
+
+
+def _timed(opened: Any, row: np.ndarray, count: int) -> np.ndarray:
+    """Seconds of so many answers, ``[count]``."""
+    found = np.empty(count)
+    for i in range(count):
+        began = time.perf_counter()
+        opened.run(["logits"], {"x": row})
+        found[i] = time.perf_counter() - began
     return found
 
 

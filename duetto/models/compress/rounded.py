@@ -66,8 +66,10 @@ class Rounded(Net):
         for name, layer in list(whole.named_children()):
             if isinstance(layer, nn.Linear):
                 whole._modules[name] = _Dense(layer, self.bits)
-            elif isinstance(layer, nn.Conv1d | nn.Conv2d):
-                whole._modules[name] = (_Conv2d if isinstance(layer, nn.Conv2d) else _Conv1d)(layer, self.bits)
+            elif isinstance(layer, nn.Conv1d):
+                whole._modules[name] = _Conv1d(layer, self.bits)
+            elif isinstance(layer, nn.Conv2d):
+                whole._modules[name] = _Conv2d(layer, self.bits)
         whole.register_forward_pre_hook(lambda _, told: (_activation(told[0], given[0], self.bits),))
         for place, bounds in zip(places, given[1:], strict=True):
 
@@ -162,7 +164,8 @@ class _Conv1d(nn.Conv1d):
         _copied(self, layer, bits)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, _weight(self.weight, self.bits), self.bias)
+        said: Tensor = self._conv_forward(x, _weight(self.weight, self.bits), self.bias)
+        return said
 
 
 class _Conv2d(nn.Conv2d):
@@ -173,7 +176,8 @@ class _Conv2d(nn.Conv2d):
         _copied(self, layer, bits)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, _weight(self.weight, self.bits), self.bias)
+        said: Tensor = self._conv_forward(x, _weight(self.weight, self.bits), self.bias)
+        return said
 
 
 def _how(layer: nn.Conv1d | nn.Conv2d) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def _sparse(values: np.ndarray, axis: int, name: str) -> tuple[list[Any], list[A
     def at(what: str) -> str:
         return f"{name}:{what}"
 
-    common = {
+    common: dict[str, np.ndarray] = {
         "shared:masks": 2 ** np.arange(8, dtype=np.uint8),
         "shared:none": np.zeros((), np.uint8),
         "shared:flat": np.array([-1], np.int64),

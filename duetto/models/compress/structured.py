@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from duetto.models.norm import Norm
 from duetto.tree import Tree
 from duetto.types import Key
 
-_KINDS = nn.Linear | nn.Conv1d | nn.Conv2d
+_KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 ROWS = 512  # calibration inputs that are looked at
 
 
@@ -70,11 +71,11 @@ def importances(net: Net, params: Tree, x: np.ndarray) -> list[np.ndarray]:
     layers, tensors = _layers(net), fitting(net, params)
     read: dict[str, torch.Tensor] = {}
 
-    def watch(name: str) -> torch.utils.hooks.RemovableHandle:
+    def watch(name: str) -> Any:
         def hook(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
             read[name] = given[0].abs().mean(0)
 
-        return dict(shared(net).named_modules())[name].register_forward_pre_hook(hook)
+        return shared(net).get_submodule(name).register_forward_pre_hook(hook)
 
     watched = [watch(name) for name, _ in layers[1:]]
     try:
@@ -130,6 +131,7 @@ def kept(net: Net, channels: Sequence[np.ndarray]) -> Window:
 def _layers(net: Net) -> list[tuple[str, nn.Module]]:
     """Layers with weights, in the order in which they are called."""
     whole = shared(net)
-    if not isinstance(whole, nn.Sequential):
+    passing = (nn.ReLU, nn.Flatten, nn.Dropout, nn.MaxPool1d, nn.MaxPool2d, Norm)
+    if not isinstance(whole, nn.Sequential) or not all(isinstance(each, (*_KINDS, *passing)) for each in whole):
         raise ConfigError(f"{type(net).__name__} is no chain of layers", "use Mlp or Conv")
-    return [(name, module) for name, module in whole.named_modules() if isinstance(module, _KINDS)]
+    return [(name, module) for name, module in whole.named_children() if isinstance(module, _KINDS)]
