@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,14 +58,14 @@ def compress(
     RUN/chosen.onnx, which a device opens as it is; the page is RUN/report.html.
     """
     from duetto.programs import compress as program
-    from duetto.programs import compress_page
+    from duetto.programs import compress_page, runs
 
     limits = program.Limits(max_loss, max_worst_loss, max_bytes, max_latency)
     whose, role = _named(model, task)
     settings = program.Settings(whose, role, seed, passes, rounds)
     folder = running.place(runs_dir, name or f"compress-{whose}-{role}-{seed}")
-    if fresh and folder.exists():
-        shutil.rmtree(folder)
+    if fresh:
+        runs.forget(folder)
     with console.stoppable(STOPPED), console.Progressing() as progress:
         found = program.compress(settings, limits, folder, progress, tuple(way or ()))
         page = compress_page.write(found, folder / "report.html")

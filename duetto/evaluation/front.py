@@ -61,7 +61,7 @@ def picture(points: Sequence[Priced], across: str, width: float, limits: tuple[f
     axes = plot.Axes(width, 430, (left, right), (low, high))
     body = [plot._grid(axes, [], plot._ticks(low, high, 7), 1, 100)]
     foot = axes.height - axes.bottom
-    for share in (share for decade in range(-4, 1) for share in (10.0**decade, 2 * 10.0**decade, 5 * 10.0**decade)):
+    for share in (share for decade in range(-4, 1) for share in (a * 10.0**decade for a in (1, 2, 3, 5, 7))):
         if left <= math.log10(share) <= right:
             (x,), _ = axes.at([math.log10(share)], [low])
             body.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{foot:.1f}" y2="{foot + 4:.1f}"/>')

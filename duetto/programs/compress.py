@@ -45,6 +45,7 @@ Progress = Callable[[str, float, float], None]
 ORIGINAL = "original"
 ROLES = ("small", "large")
 _BATCH = 256
+_BLOCK = 16  # channels that the runtime computes together
 COPIES = 4  # of every input, each augmented anew, where the task augments
 CALIBRATION = 512  # inputs that show ranges: as many of each calibration user as this leaves
 
@@ -135,7 +136,7 @@ def ways(task: Task, role: str, passes: int, copies: int) -> dict[str, Way]:
     anew = Distilled(epochs=epochs(1), batch_size=rows, lr=lr)
     heal = replace(anew, epochs=epochs(0.5), lr=lr / 3)
     felt = QuantisationAware(epochs=epochs(0.25), batch_size=rows, lr=lr / 10)
-    student, thin, narrow = strided(small, 0.75), strided(small, 0.5), narrowed(small, 0.5)
+    student, thin, narrow = strided(small, 0.75, _BLOCK), strided(small, 0.5, _BLOCK), narrowed(small, 0.5)
     kept, eight = Stored("weights8"), Stored("int8")
     pruned = (Structured(0.5), replace(heal, lr=lr))
     taught = replace(anew, net=student)
@@ -253,7 +254,7 @@ def compress(
         DataError: data that is missing or damaged.
     """
     claim, told = folder / "config.json", {"program": "compress", "settings": asdict(settings)}
-    if claim.exists() and json.loads(claim.read_text()) != told:
+    if claim.exists() and _read(claim) != told:
         raise ConfigError(f"{folder} holds another compression", "give it another --name, or forget it with --fresh")
     progress("reading the data", 0, 1)
     task = load(settings.task, settings.seed)
@@ -385,10 +386,9 @@ def _latencies(
     """``[rounds, ways]``, measured together or, where they were, read again."""
     path = folder / "latency.json"
     names = [each.name for each in outcomes]
-    if path.exists():
-        told = json.loads(path.read_text())
-        if set(names) <= set(told["names"]):
-            return np.array(told["seconds"])[:, [told["names"].index(name) for name in names]]
+    told = _read(path)
+    if isinstance(told, dict) and set(names) <= set(told.get("names", ())):
+        return np.array(told["seconds"])[:, [told["names"].index(name) for name in names]]
     progress("measuring latencies", 0, 1)
     row = np.ascontiguousarray(task.public.x[:1], np.float32)
     files = [folder / f"{_file(name)}.onnx" for name in names]
@@ -477,6 +477,14 @@ def per_user(counts: Sequence[Sequence[int]]) -> users.PerUser:
 def _lost(statistic: users.Statistic, before: users.PerUser, after: users.PerUser, key: Key) -> table.Interval:
     low, high = users.paired(statistic, before, after, key=key)
     return table.Interval(100 * float(statistic(before) - statistic(after)), -100 * high, -100 * low)
+
+
+def _read(path: Path) -> Any:
+    """A JSON file; None where there is none, or a damaged one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _file(name: str) -> str:

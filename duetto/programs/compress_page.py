@@ -96,7 +96,11 @@ def page(found: Found) -> str:
                 accuracy[line.outcome.name].value,
                 accuracy[line.outcome.name].low,
                 accuracy[line.outcome.name].high,
-                "base" if line.outcome.baseline else "own" if line.front else "other",
+                "base"
+                if line.outcome.baseline
+                else "own"
+                if line.front or line.outcome.name == found.chosen
+                else "other",
             )
             for line in found.lines
         ]
@@ -108,8 +112,8 @@ def page(found: Found) -> str:
         )
         body.append(
             f"<section><h2>Accuracy against {across}</h2>"
-            '<p class="lead">Unseen users; up and to the left is better. Blue is on the front, a diamond a baseline; '
-            f'a bar is the 95 % interval over users.</p><figure class="full">{drawn}</figure></section>'
+            '<p class="lead">Unseen users; up and to the left is better. Blue is chosen or on the front, a diamond a '
+            f'baseline; a bar is the 95 % interval over users.</p><figure class="full">{drawn}</figure></section>'
         )
     listed = "".join(f"<li>{escape(note)}</li>" for note in notes(found))
     body.append(f'<section class="notes"><h2>What speaks against it</h2><ul>{listed}</ul></section>')
@@ -173,9 +177,11 @@ def _share(line: Line) -> float:
 
 
 def _lost(points: float) -> str:
-    return f"{points + 0.0:.2f}".replace("-0.00", "0.00").replace("-", "−")
+    return f"{round(points, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _between(value: table.Interval, scale: float, digits: int) -> str:
-    low, high = (f"{scale * each:.{digits}f}".replace("-", "−") for each in (value.low, value.high))
+    low, high = (
+        f"{round(scale * each, digits) + 0.0:.{digits}f}".replace("-", "−") for each in (value.low, value.high)
+    )
     return f"{low} to {high}"

@@ -184,6 +184,9 @@ def test_a_strided_network_has_strides_for_poolings() -> None:
     net = strided(Conv((1, 28, 28), 10, (16, 32, 64)), 0.75)
     assert net == Chained((1, 28, 28), 10, ((12, 5, 2, 2), (24, 3, 2, 1), (48, 3, 2, 1)))
     assert net.work(1).flops < Conv((1, 28, 28), 10, (16, 32, 64)).work(1).flops / 3
+    blocks = strided(Conv((1, 28, 28), 10, (16, 32, 64)), 0.7, 16)
+    assert [layer[0] for layer in blocks.layers] == [16, 32, 48]  # type: ignore[attr-defined]
+    assert strided(Conv((1, 8, 8), 10, (4,)), 0.5, 16) == Chained((1, 8, 8), 10, ((4, 5, 2, 2),))  # no more than it has
     assert strided(MLP, 0.5) == Mlp((5,), 3, (4, 3))
 
 
@@ -301,7 +304,7 @@ def test_ranges_are_those_of_the_activations() -> None:
         (lambda: Rounded(Residual((1, 8, 8), 3)).module(), "Residual cannot be rounded in training: use Mlp, Conv, "),
         (lambda: Shown(MLP, -1), "a regressor of width -1: use the teacher's width, or 0 for none"),
         (lambda: strided(Residual((1, 8, 8), 3)), "no strided Residual is known: use Mlp, or Conv without norm"),
-        (lambda: strided(CONV, 0), "width=0: use a share above 0, at most 1"),
+        (lambda: strided(CONV, 0), "width=0, multiple=1: use a share above 0, at most 1, and 1 or more"),
         (lambda: factored(MLP, MLP.init(0), {"9": 1}), "'9' is no layer to factor: name a dense layer, or a"),
         (lambda: factored(MLP, MLP.init(0), {"1": 6}), "rank 6 of the layer '1': use 1 to 5"),
         (lambda: kept(MLP, []), "channels of 0 layers: Mlp has 2 hidden"),
