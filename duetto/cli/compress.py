@@ -148,13 +148,14 @@ def _table(found: Found) -> Table:
 def _cells(line: Line) -> tuple[str, ...]:
     from duetto.evaluation import users
     from duetto.programs.compress import per_user
+    from duetto.programs.compress_page import percent
 
     accuracy = float(users.user_mean(per_user(line.outcome.unseen)))
     return (
         f"{line.outcome.nbytes / 1e3:,.1f}",
-        f"{100 * line.share:.0f}",
+        percent(line.share),
         f"{1e6 * line.seconds.value:,.1f}",
-        f"{100 * line.latency.value:.0f}",
+        percent(line.latency.value),
         f"{100 * accuracy:.2f}",
         f"{line.loss.value:+.2f}",
         f"{line.worst.value:+.2f}",

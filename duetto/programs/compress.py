@@ -21,14 +21,15 @@ import numpy as np
 import zstandard
 
 from duetto.device.artefact import Artefact, session
-from duetto.errors import ConfigError, DataError
+from duetto.errors import ConfigError, DataError, Error, caught
 from duetto.evaluation import front, table, users
-from duetto.models import export, narrowed
+from duetto.models import Net, export, narrowed
 from duetto.models.compress import (
     LowRank,
     Magnitude,
     Material,
     Model,
+    Rounded,
     Step,
     Stored,
     Structured,
@@ -118,14 +119,13 @@ class Way:
 def ways(task: Task, role: str, passes: int, copies: int) -> dict[str, Way]:
     """The ways that are compared, by name; the students' designs come from the task's small network.
 
+    Ways for which a network has no smaller design are left out.
+
     Args:
         task: whose recipe for its small model says in what batches and how fast is learned.
         role: of the original.
         passes: over the task's rows, of what begins anew.
         copies: of every input in the material; an epoch passes over all of them.
-
-    Raises:
-        ConfigError: a small network of which there is no smaller design.
     """
 
     def epochs(share: float) -> int:
@@ -136,33 +136,40 @@ def ways(task: Task, role: str, passes: int, copies: int) -> dict[str, Way]:
     anew = Distilled(epochs=epochs(1), batch_size=rows, lr=lr)
     heal = replace(anew, epochs=epochs(0.5), lr=lr / 3)
     felt = QuantisationAware(epochs=epochs(0.25), batch_size=rows, lr=lr / 10)
-    student, thin, narrow = strided(small, 0.75, _BLOCK), strided(small, 0.5, _BLOCK), narrowed(small, 0.5)
+    narrow, student, thin = (
+        caught(narrowed, small, 0.5),
+        caught(strided, small, 0.75, _BLOCK),
+        caught(strided, small, 0.5, _BLOCK),
+    )
     kept, eight = Stored("weights8"), Stored("int8")
-    pruned = (Structured(0.5), replace(heal, lr=lr))
-    taught = replace(anew, net=student)
     found = {
         ORIGINAL: Way((), True),
         "float16": Way((Stored("float16"),), True),
         "8-bit weights": Way((kept,), True),
         "static int8": Way((eight,), True),
-        "scratch, narrow": Way((replace(anew, net=narrow, share=0.0), kept), True),
-        "scratch, strided": Way((replace(anew, net=student, share=0.0), kept), True),
-        "same design, taught again": Way((replace(anew, net=small),), True),
-        "int8, trained for it": Way((felt,)),
-        "pruned": Way((*pruned, kept)),
-        "pruned, int8": Way((*pruned, eight)),
-        "pruned, int8, trained for it": Way((*pruned, felt)),
-        "low rank": Way((LowRank(0.9), heal, kept)),
-        "sparse": Way((Magnitude(0.8), replace(heal, sparse=True), Stored("sparse8"))),
-        "strided, answers": Way((taught, kept)),
-        "strided, answers, int8": Way((taught, felt)),
-        "strided, hints": Way((replace(taught, hint=1.0), kept)),
-        "strided, relations": Way((replace(taught, distance=25.0), kept)),
-        "thin strided, answers": Way((replace(anew, net=thin), kept)),
     }
-    if net != small:
-        found["the task's small model"] = Way((replace(anew, net=small),), True)
-        del found["same design, taught again"]
+    if isinstance(narrow, Net):
+        found["scratch, narrow"] = Way((replace(anew, net=narrow, share=0.0), kept), True)
+    if isinstance(student, Net):
+        found["scratch, strided"] = Way((replace(anew, net=student, share=0.0), kept), True)
+    same = "same design, taught again" if net == small else "the task's small model"
+    found[same] = Way((replace(anew, net=small),), True)
+    if not isinstance(caught(Rounded(net).module), Error):
+        found["int8, trained for it"] = Way((felt,))
+    if isinstance(caught(narrowed, net, 0.5), Net):
+        pruned = (Structured(0.5), replace(heal, lr=lr))
+        found["pruned"] = Way((*pruned, kept))
+        found["pruned, int8"] = Way((*pruned, eight))
+        found["pruned, int8, trained for it"] = Way((*pruned, felt))
+    found["low rank"] = Way((LowRank(0.9), heal, kept))
+    found["sparse"] = Way((Magnitude(0.8), replace(heal, sparse=True), Stored("sparse8")))
+    if isinstance(student, Net) and isinstance(thin, Net):
+        taught = replace(anew, net=student)
+        found["strided, answers"] = Way((taught, kept))
+        found["strided, answers, int8"] = Way((taught, felt))
+        found["strided, hints"] = Way((replace(taught, hint=1.0), kept))
+        found["strided, relations"] = Way((replace(taught, distance=25.0), kept))
+        found["thin strided, answers"] = Way((replace(anew, net=thin), kept))
     return found
 
 
@@ -250,7 +257,7 @@ def compress(
         cache: where the task's models are kept.
 
     Raises:
-        ConfigError: an unknown way, a folder of something else, or a network for which there is no smaller design.
+        ConfigError: an unknown way, or a folder of something else.
         DataError: data that is missing or damaged.
     """
     claim, told = folder / "config.json", {"program": "compress", "settings": asdict(settings)}

@@ -42,9 +42,15 @@ def headline(found: Found) -> str:
     if line is None:
         return f"{what}: nothing keeps all limits; {nearest(found)}"
     return (
-        f"{what}: {line.outcome.name} – {line.share:.0%} of the bytes, {line.latency.value:.0%} of the latency, "
+        f"{what}: {line.outcome.name} – {percent(line.share)} % of the bytes, {percent(line.latency.value)} % of the "
+        f"latency, "
         f"{_lost(line.loss.value)} points of accuracy on unseen users, {_lost(line.worst.value)} for the worst 10 %"
     )
+
+
+def percent(share: float) -> str:
+    """A share in percent: whole from ten on, else with two digits."""
+    return f"{100 * share:.0f}" if share >= 0.0995 else f"{100 * share:.2g}"
 
 
 def notes(found: Found) -> list[str]:
@@ -61,7 +67,7 @@ def notes(found: Found) -> list[str]:
                 said.append(f"unseen users lose {value:.2f} points {name}: more than the limit of {limit:g}")
         if line.loss.high > limits.max_loss:
             said.append(f"the interval of the loss reaches {line.loss.high:.2f} points, beyond the limit")
-    slower = [each.outcome.name for each in found.lines if each.outcome.name != ORIGINAL and each.latency.low > 1]
+    slower = [each.outcome.name for each in found.lines if each.outcome.name != ORIGINAL and each.latency.low > 1.02]
     if slower:
         said.append(f"slower than the original on this machine: {', '.join(slower)}")
     said.append(
@@ -130,7 +136,7 @@ def _table(found: Found, accuracy: dict[str, table.Interval]) -> str:
     for line in found.lines:
         made, own = line.outcome, accuracy[line.outcome.name]
         cells = [
-            (f"{made.nbytes / 1e3:,.1f}", f"{line.share:.1%}"),
+            (f"{made.nbytes / 1e3:,.1f}", f"{percent(line.share)} %"),
             (f"{made.sent_bytes / 1e3:,.1f}", ""),
             (f"{1e6 * line.seconds.value:,.1f}", _between(line.seconds, 1e6, 1)),
             (f"{100 * line.latency.value:.0f}", _between(line.latency, 100, 0)),

@@ -12,6 +12,7 @@ from duetto.device import Artefact
 from duetto.errors import ConfigError, DataError
 from duetto.evaluation import table, users
 from duetto.evaluation.front import Priced, front, picture
+from duetto.models import Signal
 from duetto.programs import compress as program
 from duetto.programs import compress_page
 from duetto.programs.compress import Found, Limits, Outcome, Settings
@@ -117,7 +118,7 @@ def test_the_best_within_the_limits_is_chosen() -> None:
 def test_the_page_is_one_file_with_pictures() -> None:
     page = compress_page.page(made(Limits(4, 1)))
     assert page.count("<svg") == 4  # two, each for desk and phone
-    for words in ("quick", "tiny.small", "24% of the bytes", "40% of the latency", "What speaks against it", "3.33"):
+    for words in ("quick", "tiny.small", "24 % of the bytes", "40 % of the latency", "What speaks against it", "3.33"):
         assert words in page
     assert "http" not in page.replace("http-equiv", "")
     nothing = made(Limits(3, 1))
@@ -145,6 +146,20 @@ def test_calibration_inputs_are_as_many_of_each_user(tiny_task: Callable[..., An
     owner = [owners[int(np.flatnonzero((rows.x == row).all(1))[0])] for row in found]
     assert np.unique(owner, return_counts=True)[1].tolist() == [4, 4, 4]
     assert len(program.balanced(rows, owners, 10_000, (0,))) == len(rows.x)
+
+
+def test_ways_without_a_smaller_design_are_left_out(tiny_task: Callable[..., Any]) -> None:
+    task = tiny_task(0)
+    every = program.ways(task, "small", 4, 1)
+    assert {"pruned", "strided, hints", "scratch, narrow", "same design, taught again"} <= set(every)
+    assert "the task's small model" in program.ways(task, "large", 4, 1)
+    signals = program.ways(replace(task, small=Signal((2, 8), 3, (4,))), "small", 4, 1)
+    assert set(every) - set(signals) == {
+        name for name in every if "strided" in name or "pruned" in name or "narrow" in name
+    }
+    first = every["strided, answers, int8"].steps
+    assert first[0].epochs == 4  # type: ignore[attr-defined]
+    assert first[1].epochs == 1  # type: ignore[attr-defined]
 
 
 def test_a_median_and_its_interval() -> None:
