@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from duetto.errors import DataError
+
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 FEW = ("--way", "8-bit weights", "--way", "pruned", "--passes", "1", "--rounds", "3")
@@ -36,8 +38,13 @@ def test_a_table_a_file_and_a_page(
     assert told["chosen"] is told["file"] is None
     assert told["headline"].endswith("loosen --max-latency")
     assert [way["outcome"]["name"] for way in told["ways"]] == ["original", "8-bit weights", "pruned"]
-    fresh = run("compress", "digits.small", *FEW[:2], *FEW[4:], "--fresh", "--json")
-    assert len(json.loads(fresh.out)["ways"]) == 2
+
+    def stopped(*told: object) -> None:
+        raise DataError("nothing to compress", "give something")
+
+    monkeypatch.setattr(compress, "compress", stopped)
+    assert run("compress", "digits.small", "--fresh").error == "error: nothing to compress: give something"
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(

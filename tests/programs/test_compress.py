@@ -1,5 +1,6 @@
 """Ways to make a model small, side by side."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,21 +32,34 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tiny_task: Callable[..., Any]) -> None
     monkeypatch.setattr(program, "load", lambda name, seed: tiny_task(seed, name=name))
 
 
-@pytest.mark.usefixtures("tiny")
-def test_what_is_told_is_what_the_files_are(tmp_path: Path, tiny_task: Callable[..., Any]) -> None:
-    said: list[str] = []
-    found = program.compress(SETTINGS, ANY, tmp_path / "run", lambda what, done, of: said.append(what), WAYS)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_task: Callable[..., Any]) -> tuple[Path, Found, list[str]]:
+    """A run, what it found, and what it said meanwhile."""
+    folder, said = tmp_path_factory.mktemp("compress") / "run", []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "load", lambda name, seed: tiny_task(seed, name=name))
+        found = program.compress(SETTINGS, ANY, folder, lambda what, done, of: said.append(what), WAYS)
+    return folder, found, said
+
+
+def file(folder: Path, name: str) -> Path:
+    return folder / f"{name.replace(', ', '-').replace(' ', '-')}.onnx"
+
+
+def test_what_is_told_is_what_the_files_are(
+    whole: tuple[Path, Found, list[str]], tiny_task: Callable[..., Any]
+) -> None:
+    folder, found, said = whole
     task = tiny_task(0, name="tiny")
     assert [line.outcome.name for line in found.lines] == ["original", *WAYS]
     original = found.lines[0].outcome
     for line in found.lines:
         made = line.outcome
-        path = tmp_path / "run" / f"{made.name.replace(', ', '-').replace(' ', '-')}.onnx"
-        assert made.nbytes == path.stat().st_size
+        assert made.nbytes == file(folder, made.name).stat().st_size
         assert line.share == made.nbytes / original.nbytes
         for group, told in (("unseen", made.unseen), ("calibration", made.calibration)):
             rows, owners = task.group(group)
-            logits = Artefact(str(path))(Local(), {"x": rows.x}, (0,), "me")[1]["logits"]
+            logits = Artefact(str(file(folder, made.name)))(Local(), {"x": rows.x}, (0,), "me")[1]["logits"]
             each = users.by((logits.argmax(1) == rows.y).astype(float), owners)
             assert [list(pair) for pair in told] == np.stack([each.total, each.count], 1).astype(int).tolist()
         before, after = (np.mean([right / count for right, count in each.unseen]) for each in (original, made))
@@ -54,23 +68,21 @@ def test_what_is_told_is_what_the_files_are(tmp_path: Path, tiny_task: Callable[
     assert found.lines[0].latency == table.Interval(1.0, 1.0, 1.0)
     assert found.lines[0].loss.value == found.lines[0].worst.value == 0
     assert found.chosen in WAYS[1:]  # no baseline is chosen
-    chosen = tmp_path / "run" / f"{found.chosen.replace(', ', '-').replace(' ', '-')}.onnx"  # type: ignore[union-attr]
-    assert (tmp_path / "run" / "chosen.onnx").read_bytes() == chosen.read_bytes()
+    assert (folder / "chosen.onnx").read_bytes() == file(folder, str(found.chosen)).read_bytes()
     assert "pruned" in said
 
 
 @pytest.mark.usefixtures("tiny")
 def test_what_is_there_is_not_done_again_and_other_limits_choose_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: tuple[Path, Found, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    names = ("8-bit weights", "pruned")
-    first = program.compress(SETTINGS, ANY, folder, names=names)
+    shutil.copytree(whole[0], folder)
     (folder / "pruned.json").unlink()  # as if stopped before it
+    names = ("8-bit weights", "pruned")
     again = program.compress(SETTINGS, ANY, folder, names=names)
-    assert [replace(line.outcome, steps="") for line in again.lines] == [
-        replace(line.outcome, steps="") for line in first.lines
-    ]
+    first = {line.outcome.name: line.outcome for line in whole[1].lines}
+    assert all(line.outcome == first[line.outcome.name] for line in again.lines)
     monkeypatch.setattr(program, "_make", lambda *told: pytest.fail("made again"))
     monkeypatch.setattr(program, "latencies", lambda *told: pytest.fail("measured again"))
     none = program.compress(SETTINGS, Limits(100, 100, 1e-6, 1e6), folder, names=names)
