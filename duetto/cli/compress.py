@@ -43,7 +43,7 @@ def compress(
         list[str] | None, typer.Option(help="A way to try; may be repeated. [dim]\\[default: all][/]")
     ] = None,
     passes: Annotated[
-        int, typer.Option(help="Passes over the cloud's rows for what begins anew. [dim]\\[default: the task's own][/]")
+        int, typer.Option(help="Passes over the cloud's rows for what begins anew; 0 is as the task's own recipe.")
     ] = 0,
     rounds: Annotated[int, typer.Option(help="Rounds of the latencies.")] = 41,
     seed: Annotated[int, typer.Option(help="Of the task and of all that is drawn.")] = 0,
@@ -54,8 +54,8 @@ def compress(
 ) -> None:
     """Make a task's model small in many ways; print size, latency here, accuracy by user, and the Pareto front.
 
-    Ways are chosen by the limits on calibration users; what is printed is about unseen users. The chosen file is
-    RUN/chosen.onnx, which a device opens as it is; the page is RUN/report.html.
+    A way is chosen by the limits on calibration users; what is printed is about unseen users. The run's folder holds
+    chosen.onnx, which a device opens as it is, and report.html.
     """
     from duetto.programs import compress as program
     from duetto.programs import compress_page, runs

@@ -299,13 +299,14 @@ def _make(
     calibration = balanced(*task.group("calibration"), CALIBRATION, key)
     whole = Model(getattr(task, settings.role), getattr(pair, settings.role))
     public = task.public
-    progress("asking the teacher", 0, 1)
     steps = [step for way in wanted.values() for step in way.steps]
+    some = slice(None) if any(isinstance(step, Distilled | QuantisationAware) for step in steps) else slice(1)
+    progress("asking the teacher", 0, 1)
     material = prepared(
         task.large,
         pair.large,
-        public.x,
-        public.y,
+        public.x[some],  # nobody trains on more where no step trains
+        public.y[some],
         calibration,
         key,
         augment=task.teach_small.augment,

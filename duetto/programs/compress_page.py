@@ -43,9 +43,12 @@ def headline(found: Found) -> str:
         return f"{what}: nothing keeps all limits; {nearest(found)}"
     return (
         f"{what}: {line.outcome.name} – {percent(line.share)} % of the bytes, {percent(line.latency.value)} % of the "
-        f"latency, "
-        f"{_lost(line.loss.value)} points of accuracy on unseen users, {_lost(line.worst.value)} for the worst 10 %"
+        f"latency; unseen users {_said(line.loss.value)}, the worst 10 % {_said(line.worst.value)}"
     )
+
+
+def _said(points: float) -> str:
+    return f"{'gain' if points < 0 else 'lose'} {abs(points):.2f} points"
 
 
 def percent(share: float) -> str:
