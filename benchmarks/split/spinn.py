@@ -44,10 +44,7 @@ CUTS = (10, 18, 27)  # where what crosses is no more than at any cut before: aft
 CODER = Chain((Quantise(8), Zstd(1)))
 LOSS = (EveryExit(CrossEntropy(), (1.0, 1.0, 1.0)), SelfDistil(0.3, 3.0))
 NETWORKS = {"3g": (1.0, 0.1), "4g": (5.6, 0.05), "wifi": (20.0, 0.02), "5g": (77.0, 0.02)}  # Mbit/s up, seconds RTT
-DEVICES = {  # estimate of ours: a Cortex-M7 at 480 MHz, one multiply-add a few cycles
-    "microcontroller": Profile(2e8, 1e9, 0.5, 0.01, 1e-3),
-    **{name: profiles()[name] for name in ("low-end-phone", "raspberry-pi-4", "mid-phone")},
-}
+DEVICES = {name: profiles()[name] for name in ("microcontroller", "low-end-phone", "raspberry-pi-4", "mid-phone")}
 CLOUD = profiles()["cloud-gpu"]
 PRICE = prices()["default"]
 

@@ -14,6 +14,7 @@ from duetto.algorithms.fedavgm import fedavgm
 from duetto.algorithms.fedbn import fedbn
 from duetto.algorithms.feddf import feddf
 from duetto.algorithms.feddyn import feddyn
+from duetto.algorithms.fedgkt import fedgkt
 from duetto.algorithms.fedlora import fedlora
 from duetto.algorithms.fedmd import fedmd
 from duetto.algorithms.fednova import fednova
@@ -51,6 +52,7 @@ __all__ = [
     "fedbn",
     "feddf",
     "feddyn",
+    "fedgkt",
     "fedlora",
     "fedmd",
     "fednova",

@@ -17,6 +17,7 @@ from duetto.aggregation import Mean
 from duetto.errors import ConfigError
 from duetto.models.staged import Cut, Half, Staged
 from duetto.protocols.split import Split
+from duetto.training.halves import Backs, Forths
 from duetto.training.optimisers import Optimiser
 from duetto.training.split import Back, Enter, Forth, Front, Leave, Tail, learnable
 from duetto.types import Chain, Codec, Policy
@@ -60,6 +61,7 @@ def split(
     batch_size: int = 16,
     up: Codec[Any] = Chain(),
     down: Codec[Any] = Chain(),
+    batched: bool = True,
 ) -> Split:
     """Both sides of split learning; run it with :func:`duetto.protocols.split.split`.
 
@@ -70,6 +72,7 @@ def split(
         epochs, batch_size: of a pass over a device's rows.
         cohort: who takes part in a round.
         up, down: codecs of features and of slopes.
+        batched: whether the cloud's halves of devices that are due together run as one batch, equal to rounding.
 
     Raises:
         ConfigError: no such kind.
@@ -89,6 +92,8 @@ def split(
         cohort=cohort,
         aggregator=Mean(),
         forth=Forth if tailed else None,
+        backs=partial(Backs, optimiser) if batched else None,
+        forths=Forths if batched and tailed else None,
         tail=Tail(optimiser, epochs, batch_size) if tailed else None,
         up=up,
         down=down,

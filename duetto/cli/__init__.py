@@ -1,9 +1,9 @@
 """The command line: one file a command.
 
-Files: demo · simulate · bench · route · plan · compress · profile · cloud · device · flower · report · data · info (the
-commands) · flags (options from a dataclass) · executors (an executor by its name) · model (a model by its name) · real
-(programs on real machines) · running (a run, from its start to its table) · shown (a result in the terminal) · console
-(progress, JSON, errors).
+Files: demo · simulate · bench · route · plan · elastic · compress · profile · cloud · device · flower · report · data ·
+info (the commands) · flags (options from a dataclass) · executors (an executor by its name) · model (a model by its
+name) · real (programs on real machines) · running (a run, from its start to its table) · shown (a result in the
+terminal) · console (progress, JSON, errors).
 
 What needs torch is imported when a command runs, so that help, completion and ``duetto info`` are quick and work on a
 device without it.
@@ -29,6 +29,7 @@ from duetto.cli import (
     data,
     demo,
     device,
+    elastic,
     flower,
     info,
     plan,
@@ -54,6 +55,7 @@ class _Root(console.Commands):
             "bench",
             "route",
             "plan",
+            "elastic",
             "compress",
             "profile",
             "cloud",
@@ -126,6 +128,7 @@ app.add_typer(simulate.app, name="simulate")
 app.add_typer(bench.app, name="bench")
 app.add_typer(route.app, name="route")
 app.command(epilog=plan.EXAMPLES)(plan.plan)
+app.command(epilog=elastic.EXAMPLES)(elastic.elastic)
 app.command(epilog=compress.EXAMPLES)(compress.compress)
 app.command(epilog=profile.EXAMPLES)(profile.profile)
 app.add_typer(cloud.app, name="cloud")

@@ -18,6 +18,7 @@ import numpy as np
 
 from duetto.evaluation import pareto
 from duetto.evaluation.result import Curve, Result, Users
+from duetto.evaluation.table import Interval
 from duetto.tree import Array
 
 FONT = 13.0  # pixels; a label's height is 1.25 of it
@@ -339,6 +340,37 @@ def spreads(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {y + 30:.0f}" width="{width:.0f}" '
         f'role="img" aria-label="{escape(title)}">{_ALONE}{"".join(body)}</svg>\n'
     )
+
+
+def sizes(
+    points: Sequence[tuple[str, float, Interval, bool, bool]], title: str, across: str, width: float = 900
+) -> str:
+    """Accuracy against a cost, a point a size, as a picture of its own; a line joins those that no other beats.
+
+    Args:
+        points: what a size is called, what it costs, its accuracy, whether it is on the line, whether it is taken.
+        title: what the picture shows, for who cannot see it.
+        across: what the cost is, with a unit in which it is some tens at least.
+        width: in pixels.
+    """
+    left, right = span(cost for _, cost, _, _, _ in points)
+    low, high = span((bound for _, _, each, _, _ in points for bound in (each.low, each.high)), ceiling=1.0)
+    axes = Axes(width, 420, (left, right), (low, high))
+    body = [_grid(axes, _ticks(left, right, 8), _ticks(low, high, 7), 1, 100), _titles(axes, across, "accuracy, %")]
+    line = sorted((cost, each.value) for _, cost, each, kept, _ in points if kept)
+    x, y = axes.at([cost for cost, _ in line], [value for _, value in line])
+    body.append(_path(x, y, "line s0"))
+    labels, marks = [], []
+    for name, cost, each, kept, taken in points:
+        (x0, _, _), (down, top, foot) = axes.at([cost] * 3, [each.value, each.low, each.high])
+        style = "s0" if kept else "base"
+        body.append(_path(np.array([x0, x0]), np.array([top, foot]), "axis"))
+        says = f"{name}: {_percent(each.value)} ({_percent(each.low)} to {_percent(each.high)})"
+        body.append((_diamond if taken else _dot)(x0, down, 8 if taken else 5, f"dot {style}", says))
+        marks += [(x0 - 7, down - 7, x0 + 7, down + 7), (x0 - 1, foot, x0 + 1, top)]
+        labels.append(Label(f"{name}, taken" if taken else name, np.array([[x0, down]]), style, away=10))
+    body.append(_placed(labels, axes, marks, [(x, y)]))
+    return alone(_svg(axes, title, body))
 
 
 def alone(figure: str) -> str:

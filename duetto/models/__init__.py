@@ -1,6 +1,7 @@
 """Small and large models: the zoo, the skill of answering, cuts, learned bottlenecks, what else the cloud teaches."""
 
 from duetto.models.bottleneck import Bottlenecked, fitting_cuts
+from duetto.models.elastic import Slimmable, Sub
 from duetto.models.embedding import embedded
 from duetto.models.exits import Branched, Exit, attached, evenly
 from duetto.models.lora import Lora
@@ -46,8 +47,10 @@ __all__ = [
     "Recurrent",
     "Residual",
     "Signal",
+    "Slimmable",
     "Speech",
     "Staged",
+    "Sub",
     "Text",
     "TwoTower",
     "Vit",

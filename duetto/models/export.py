@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -245,6 +246,15 @@ def _tell(graphs: Any, path: Path, work: dict[str, float]) -> None:
     graphs.save(model, str(path))
 
 
+def runtime() -> Any:
+    """ONNX Runtime, the package.
+
+    Raises:
+        ConfigError: the extra is not installed.
+    """
+    return _extra("onnxruntime")
+
+
 def _extra(name: str) -> Any:
     try:
         return import_module(name)
@@ -273,10 +283,12 @@ def _whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's log lines (it misses torchvision) and the quantiser's (it praises pre-processing)."""
+    """Without what the exporter says (it misses torchvision, torch misses itself) and the quantiser (it praises)."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logging.disable(before)

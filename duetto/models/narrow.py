@@ -20,7 +20,7 @@ from duetto import tree as trees
 from duetto.errors import ConfigError
 from duetto.models.net import Net, shared
 from duetto.models.norm import Norm
-from duetto.models.zoo import Conv, Mlp
+from duetto.models.zoo import Conv, Mlp, Residual, Signal
 from duetto.tree import Tree
 from duetto.types import Index
 
@@ -32,8 +32,10 @@ Window: TypeAlias = Mapping[str, tuple[np.ndarray, ...]]
 def narrowed(net: Net, width: float) -> Net:
     """The network with this share of the channels of every hidden layer, rounded up; inputs and logits stay.
 
+    Channels that are normalised in groups stay as many groups, so they are rounded up to a multiple of that.
+
     Raises:
-        ConfigError: a width outside (0, 1], or a network that is no plain chain of layers (``Mlp`` and ``Conv`` are).
+        ConfigError: a width outside (0, 1], or a network of which no narrower one is known.
     """
     if not 0 < width <= 1:
         raise ConfigError(f"width={width}", "use a share above 0, at most 1")
@@ -45,9 +47,13 @@ def narrowed(net: Net, width: float) -> Net:
 
     if isinstance(net, Conv):
         return replace(net, channels=fewer(net.channels), hidden=fewer(net.hidden))
+    if isinstance(net, Signal):
+        return replace(net, channels=fewer(net.channels), hidden=fewer(net.hidden))
     if isinstance(net, Mlp):
         return replace(net, hidden=fewer(net.hidden))
-    raise ConfigError(f"no narrower {type(net).__name__} is known", "use Mlp or Conv, or width 1")
+    if isinstance(net, Residual):
+        return replace(net, widths=tuple(math.ceil(width * each / net.groups) * net.groups for each in net.widths))
+    raise ConfigError(f"no narrower {type(net).__name__} is known", "use Mlp, Conv, Signal or Residual, or width 1")
 
 
 @cache
@@ -60,18 +66,23 @@ def window(net: Net, width: float, offset: int = 0) -> Window:
     if width == 1:
         named = shared(net).named_parameters()
         return {f"/{name.replace('.', '/')}": tuple(np.arange(size) for size in leaf.shape) for name, leaf in named}
-    kinds = (nn.Linear, nn.Conv2d, Norm)
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.GroupNorm, Norm)
     layers = [
         [(name, module) for name, module in shared(each).named_modules() if isinstance(module, kinds)]
         for each in (net, narrowed(net, width))
     ]
     kept: dict[str, tuple[np.ndarray, ...]] = {}
     before, channels = np.zeros(1, np.int64), 1  # the input is one block that every layer of the first kind reads whole
+    entered = before, channels
     for (name, wide), (_, thin) in zip(*layers, strict=True):
         at = f"/{name.replace('.', '/')}"
-        if isinstance(wide, Norm):
+        if isinstance(wide, nn.GroupNorm | Norm):
             kept |= {f"{at}/{leaf}": (before,) for leaf, _ in wide.named_parameters()}
             continue
+        if name.endswith(".first"):  # of a residual block, around which another layer may lead
+            entered = before, channels
+        elif name.endswith(".beside"):
+            before, channels = entered
         rows, columns = wide.weight.shape[:2]
         block = columns // channels  # behind a flatten, a channel is so many columns
         across = (before[:, None] * block + np.arange(block)).ravel()

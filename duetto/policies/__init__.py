@@ -43,6 +43,7 @@ from duetto.policies.text_gain import TextGain
 from duetto.policies.thompson import Thompson
 from duetto.policies.threshold import Threshold
 from duetto.policies.tiers import Tier, Tiers
+from duetto.policies.widening import Widening
 
 __all__ = [
     "Anytime",
@@ -112,6 +113,7 @@ __all__ = [
     "Tiers",
     "Uniform",
     "Watched",
+    "Widening",
     "best_cut",
     "confidence",
     "promised",

@@ -34,6 +34,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Heterogeneous devices": ["heterofl", "fedrolex", "feddf", "fedmd", "dsfl"],
     "Pairs of device and cloud": ["dccl", "dc_ccl", "slow_fast", "duet"],
     "Device, edge and cloud": ["fedagg"],
+    "Features and answers": ["fedgkt"],
     "Domains": ["fedadg"],
     "Few parameters (PEFT)": ["fedlora", "ffa_lora"],
 }

@@ -33,6 +33,7 @@ from duetto.models.compress import (
     Step,
     Stored,
     Structured,
+    hidden,
     strided,
     written,
 )
@@ -156,7 +157,7 @@ def ways(task: Task, role: str, passes: int, copies: int) -> dict[str, Way]:
     found[same] = Way((replace(anew, net=small),), True)
     if not isinstance(caught(Rounded(net).module), Error):
         found["int8, trained for it"] = Way((felt,))
-    if isinstance(caught(narrowed, net, 0.5), Net):
+    if isinstance(caught(narrowed, net, 0.5), Net) and not isinstance(caught(hidden, net), Error):
         pruned = (Structured(0.5), replace(heal, lr=lr))
         found["pruned"] = Way((*pruned, kept))
         found["pruned, int8"] = Way((*pruned, eight))

@@ -89,8 +89,8 @@ def _set(settings: S, texts: Mapping[str, str]) -> S:
         if name not in known:
             raise ConfigError(f"the program has no setting {name!r}", f"it has {', '.join(known)}")
         try:
-            values[name] = type(known[name])(text)
-        except ValueError as fault:
-            kind = type(known[name]).__name__
-            raise ConfigError(f"{name} = {text!r}", f"give it as {known[name]!r}, a {kind}") from fault
+            kind = type(known[name])
+            values[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (KeyError, ValueError) as fault:
+            raise ConfigError(f"{name} = {text!r}", f"give it as {known[name]!r}, a {kind.__name__}") from fault
     return replace(settings, **values)  # type: ignore[type-var]

@@ -79,6 +79,22 @@ CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "moon": {"lr": 0.3, "mu": 0.1, "keeps": True, "last_epochs": 10, "last_lr": 0.3},
         "knn_per": {"lr": 0.3, "k": 5, "scale": 0.3, "last_epochs": 0},
     },
+    "handwriting": {
+        "fedavg": {"lr": 0.3},
+        AGAINST: {"lr": 0.3, "last_epochs": 3, "last_lr": 0.09},
+        "fedper": {"lr": 0.3, "keeps": False, "last_epochs": 10, "last_lr": 0.3},
+        "fedrep": {"lr": 0.3, "head_epochs": 1, "keeps": True, "last_epochs": 10, "last_lr": 0.3},
+        "fedbn": {"lr": 0.3},
+        "lg_fedavg": {"lr": 0.3, "keeps": False, "last_epochs": 10, "last_lr": 0.09},
+        "ditto": {"lr": 0.3, "lam": 0.3, "last_epochs": 10, "last_lr": 0.09},
+        "reptile": {"lr": 0.3, "epsilon": 0.7, "last_epochs": 10, "last_lr": 0.09},
+        "pfedme": {"lr": 0.3, "lam": 1.0, "eta": 0.5, "steps": 3, "last_epochs": 10, "last_lr": 0.09},
+        "per_fedavg": {"lr": 0.3, "alpha": 0.03, "last_epochs": 3, "last_lr": 0.09},
+        "apfl": {"lr": 0.3, "alpha": 0.75, "keeps": True, "last_epochs": 10, "last_lr": 0.09},
+        "ifca": {"lr": 0.3, "k": 2, "last_epochs": 0},
+        "moon": {"lr": 0.3, "mu": 0.1, "keeps": True, "last_epochs": 10, "last_lr": 0.09},
+        "knn_per": {"lr": 0.3, "k": 5, "scale": 0.3, "last_epochs": 0},
+    },
     "ratings": {
         "fedavg": {"lr": 1.0},
         AGAINST: {"lr": 1.0, "last_epochs": 10, "last_lr": 1.0},
@@ -99,7 +115,13 @@ CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "ditto": {"lr": 3.0, "lam": 0.3, "last_epochs": 10, "last_lr": 0.09},
         "reptile": {"lr": 3.0, "epsilon": 1.0, "last_epochs": 10, "last_lr": 0.09},
         "knn_per": {"lr": 3.0, "k": 10, "scale": 3.0, "last_epochs": 0},
-        **{name: {"lr": 3.0} for name in ("fedrep", "lg_fedavg", "per_fedavg", "ifca", "moon")},  # only the rate
+        "fedrep": {"lr": 3.0, "head_epochs": 1, "keeps": True, "last_epochs": 3, "last_lr": 0.09},
+        "lg_fedavg": {"lr": 3.0, "keeps": False, "last_epochs": 3, "last_lr": 0.3},
+        "pfedme": {"lr": 3.0, "lam": 1.0, "eta": 0.5, "steps": 3, "last_epochs": 10, "last_lr": 0.09},
+        "per_fedavg": {"lr": 3.0, "alpha": 0.3, "last_epochs": 3, "last_lr": 0.09},
+        "apfl": {"lr": 3.0, "alpha": 0.75, "keeps": True, "last_epochs": 3, "last_lr": 0.3},
+        "ifca": {"lr": 3.0, "k": 2, "keeps": True, "last_epochs": 3, "last_lr": 0.09},
+        "moon": {"lr": 3.0, "mu": 1.0, "last_epochs": 0},
     },
 }
 """Task -> method -> what tuning chose, over :data:`METHODS`: on the tuning people, who are in no reported world."""

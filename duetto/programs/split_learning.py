@@ -9,20 +9,30 @@ from typing import Any
 
 import numpy as np
 
+from duetto import codecs
 from duetto.algorithms.split import KINDS, halves, split
 from duetto.errors import ConfigError
 from duetto.models import Net
 from duetto.models.net import built
 from duetto.models.staged import Half, stage
 from duetto.policies import Everyone, Uniform
-from duetto.programs.federated import WIRES
+from duetto.programs import federated
 from duetto.protocols.split import Split
 from duetto.protocols.split import split as rounds
 from duetto.tasks import Task
 from duetto.training import SGD
+from duetto.training.halves import Backs, Forths
 from duetto.training.split import Back, Enter, Forth, Front, Leave, Tail
 from duetto.tree import Tree
-from duetto.types import Chain, Local, Party
+from duetto.types import Chain, Codec, Local, Party
+
+WIRES: Mapping[str, Codec[Any]] = {
+    **{name: federated.WIRES[name] for name in ("float32", "int8", "int4")},
+    "int4 + feedback": codecs.Feedback(Chain((codecs.Quantise(4), codecs.Zstd()))),
+    "top25% + feedback": codecs.Feedback(Chain((codecs.TopK(0.25), codecs.Quantise(8), codecs.Zstd()))),
+    "top25%": Chain((codecs.TopK(0.25), codecs.Quantise(8), codecs.Zstd())),
+}
+"""Codecs of features and slopes, by name."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,8 @@ class Settings:
         rounds: in all.
         cohort: devices a round; 0 is all.
         epochs, batch_size, lr, momentum: of both sides.
-        wire: codec of features and slopes, "float32", "int8" or "int4".
+        wire: codec of features and slopes, by its name in ``WIRES``.
+        batched: whether the cloud's halves of devices that are due together run as one batch, equal to rounding.
         seed: of the first parameters, cohorts and orders.
 
     Raises:
@@ -55,14 +66,14 @@ class Settings:
     lr: float = 0.1
     momentum: float = 0.0
     wire: str = "float32"
+    batched: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
-        wires = [name for name, codec in WIRES.items() if not codec.remembers]
         for what, found, known in (
             ("kind of split learning", self.kind, list(KINDS)),
             ("model of a pair", self.model, ["small", "large"]),
-            ("codec", self.wire, wires),
+            ("codec", self.wire, list(WIRES)),
         ):
             if found not in known:
                 raise ConfigError(f"no {what} is called {found!r}", f"use one of {', '.join(known)}")
@@ -80,7 +91,7 @@ def made(task: Task, settings: Settings) -> tuple[Party, Party, Mapping[str, Any
     found = sides(task, settings)
     what = _what(found, settings)
     role = rounds(what, steps=settings.rounds, seed=settings.seed, measure=_measure(task, settings, what))
-    cloud = Party(roles=(role,), skills=(Back, Forth), local=Local(None, {"back": found["back"]}))
+    cloud = Party(roles=(role,), skills=(Back, Backs, Forth, Forths), local=Local(None, {"back": found["back"]}))
     device = Party(skills=(Enter, Front, Tail, Leave))
     return device, cloud, {slot: half for slot, half in found.items() if slot != "back"}
 
@@ -94,8 +105,9 @@ def _what(found: Mapping[str, Half], settings: Settings) -> Split:
         epochs=settings.epochs,
         cohort=Uniform(settings.cohort) if settings.cohort else Everyone(),
         batch_size=settings.batch_size,
-        up=codec if settings.wire != "float32" else Chain(),
-        down=codec if settings.wire != "float32" else Chain(),
+        up=codec,
+        down=codec,
+        batched=settings.batched,
     )
 
 

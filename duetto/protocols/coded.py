@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,21 +17,22 @@ _SLOT = "codec"  # where a party remembers what a codec with feedback keeps betw
 class Coded(Skill):
     """``skill``, asked through ``there`` and answered through ``back``.
 
-    What ``back`` remembers (error feedback) stays in the memory of the party that answers, for each skill apart;
-    ``there`` must be a codec that remembers nothing.
+    What ``back`` remembers (error feedback) stays in the memory of the party that answers, for each skill apart; what
+    ``there`` remembers is the asker's to keep, who says so by ``owing`` and hands it to :meth:`asked_of`.
 
     Raises:
-        ConfigError: ``there`` remembers.
+        ConfigError: ``there`` remembers, and nobody keeps it.
     """
 
     skill: Skill
     there: Codec[Any] = Chain()
     back: Codec[Any] = Chain()
+    owing: bool = False
     _last: dict[str, tuple[Tree, Tree]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.there.remembers:
-            raise ConfigError("a codec that remembers, on the way there", "only the way back can remember")
+        if self.there.remembers and not self.owing:
+            raise ConfigError("a codec that remembers, on the way there", "this asker keeps nothing between two asks")
 
     @property
     def name(self) -> str:
@@ -70,12 +71,28 @@ class Coded(Skill):
         """The skill's."""
         return self.skill.group(local, self._read(tree))
 
-    async def asked_of(self, peer: Peer, tree: Tree, *, key: Key, deadline: float | None = None) -> Reply:
-        """Encode, ask, decode; what cannot be encoded is not sent, what cannot be decoded is a failure."""
+    async def asked_of(
+        self,
+        peer: Peer,
+        tree: Tree,
+        *,
+        key: Key,
+        deadline: float | None = None,
+        owed: MutableMapping[str, Any] | None = None,
+    ) -> Reply:
+        """Encode, ask, decode; what cannot be encoded is not sent, what cannot be decoded is a failure.
+
+        Args:
+            peer, tree, key, deadline: as of :meth:`Peer.ask`.
+            owed: what ``there`` remembers of each peer, by name; the asker keeps it from one ask to the next.
+        """
+        before = self.there.init() if owed is None else owed.get(peer.name, self.there.init())
         try:
-            _, coded = self.there.encode(self.there.init(), tree, key)
+            after, coded = self.there.encode(before, tree, key)
         except Error as error:
             return Reply(peer.name, failure=f"not sent: {error}")
+        if owed is not None:
+            owed[peer.name] = after
         return self.heard(await peer.ask(self, coded, key=key, deadline=deadline))
 
     def heard(self, reply: Reply) -> Reply:

@@ -65,13 +65,16 @@ class Split:
             of what is averaged.
         back: whose half, which step of how many -> the cloud's skill that takes ``{"parts"}``, gives ``{"slopes"}``.
         forth: whose half -> the skill of the cloud that takes and gives ``{"features"}``; with a tail.
+        backs: which step -> the skill that takes ``{"parts", "of"}`` of devices with halves of their own, all at once;
+            None asks ``back`` for one after the other.
+        forths: whose half, None for each one's own -> the skill that takes and gives ``{"parts"}``, all at once.
         tail: takes ``{"features"}``, gives ``{"slopes"}``; None sends labels to the cloud.
         devices: whether their front is passed on from one to the next, averaged after a round, or their own.
         cloud: whether it has one half and takes the devices' batches in turn, or together as one, or a half for each,
             averaged after a round.
         cohort: who takes part in a round.
         aggregator: of halves that are averaged.
-        up, down: codecs of features and of slopes, which remember nothing on the way down.
+        up, down: codecs of features and of slopes; what the one that leads down remembers ends with the round.
     """
 
     params: Mapping[str, Tree]
@@ -84,6 +87,8 @@ class Split:
     cohort: Policy[Any]
     aggregator: Aggregator[Any]
     forth: Callable[[str], Skill] | None = None
+    backs: Callable[[int], Skill] | None = None
+    forths: Callable[[str | None], Skill] | None = None
     tail: Skill | None = None
     up: Codec[Any] = field(default_factory=Chain)
     down: Codec[Any] = field(default_factory=Chain)
@@ -133,6 +138,7 @@ class _Round:
         self.losses: list[float] = []
         self.cost = Cost()
         self.taken = 0  # steps, in a pass, of a half that takes turns
+        self.owed: dict[str, Any] = {}  # what the codec down has lost, by device
 
     async def run(self, step: int) -> Record:
         """The round; the memory is then as it was left."""
@@ -171,7 +177,7 @@ class _Round:
         batches = {name: int(tree["batches"]) for name, tree in entered.items()}
         active, turn, slopes = list(entered), 0, dict[str, Tree]()
         self.taken = 0
-        front = Coded(what.front, what.down, what.up)
+        front = Coded(what.front, what.down, what.up, owing=True)
         while active:
             turn += 1
             sent = {name: {"slopes": slopes[name]} if name in slopes else {} for name in active}
@@ -195,20 +201,49 @@ class _Round:
         what = self.what
         assert what.tail is not None
         assert what.forth is not None
-        further: dict[str, Tree] = {}
-        for name, part in parts.items():
+        further = await self._forth_together(parts, turn)
+        for name, part in parts.items() if not further else ():
             said = await self._own(
                 what.forth(self._whose(name)), {"features": part["features"]}, (*self.key, name, turn)
             )
             if said is not None:
                 further[name] = said
-        tail = Coded(what.tail, what.down, what.up)
+        tail = Coded(what.tail, what.down, what.up, owing=True)
         heard = await self._all(dict.fromkeys(further, tail), further, turn)
         return {name: {"features": parts[name]["features"], "slopes": tree["slopes"]} for name, tree in heard.items()}
+
+    async def _forth_together(self, parts: Mapping[str, Tree], turn: int) -> dict[str, Tree]:
+        """What the cloud's halves make of all features at once; nothing, where they go one by one."""
+        if self.what.forths is None or len(parts) < 2:
+            return {}
+        whose = None if self.what.cloud == "each" else COMMON
+        tree = {"parts": {name: {"features": part["features"]} for name, part in parts.items()}}
+        said = await self.me.ask(self.what.forths(whose), tree, key=(*self.key, "forth", turn))
+        self.cost += said.cost
+        return dict(said.tree["parts"]) if said.tree is not None else {}
+
+    async def _back_together(
+        self, parts: Mapping[str, Tree], turn: int, batches: Mapping[str, int]
+    ) -> dict[str, Tree] | None:
+        """The steps of halves of devices' own at once: the slopes; None, where they are taken one by one.
+
+        Where one device's part is refused, nobody's half has moved, and one by one only that device is out.
+        """
+        if self.what.backs is None or self.what.cloud != "each" or len(parts) < 2:
+            return None
+        tree = {"parts": dict(parts), "of": {name: np.int64(batches[name]) for name in parts}}
+        said = await self.me.ask(self.what.backs(turn - 1), tree, key=(*self.key, "back", turn))
+        self.cost += said.cost
+        if said.tree is None:
+            return None
+        self.losses += [float(loss) for loss in said.tree["losses"].values()]
+        return dict(said.tree["slopes"])
 
     async def _learned(self, parts: Mapping[str, Tree], turn: int, batches: Mapping[str, int]) -> dict[str, Tree]:
         """The cloud's steps on what has come: the slopes for each device."""
         what = self.what
+        if (at_once := await self._back_together(parts, turn, batches)) is not None:
+            return at_once
         if what.cloud == "together":
             groups = [list(parts)] if parts else []
         else:
@@ -256,8 +291,10 @@ class _Round:
         """Ask several devices at once; whoever fails is out of the round."""
 
         async def one(name: str) -> Reply:
-            key = (*self.key, name, turn)
-            return await skills[name].asked_of(self.fleet.peer(name), sent[name], key=key, deadline=self.deadline)
+            skill, peer, key = skills[name], self.fleet.peer(name), (*self.key, name, turn)
+            if isinstance(skill, Coded):
+                return await skill.asked_of(peer, sent[name], key=key, deadline=self.deadline, owed=self.owed)
+            return await skill.asked_of(peer, sent[name], key=key, deadline=self.deadline)
 
         heard = await asyncio.gather(*(one(name) for name in skills))
         found: dict[str, Tree] = {}

@@ -1,7 +1,7 @@
 """What computing and sending cost, by the figures of ``duetto/profiles.toml``.
 
 Every power is *above* the device's ``idle_watts``, so that costs add: a world that wants the whole battery adds
-``idle_watts`` times the time that has passed.
+``idle_watts`` times the time that has passed, as :mod:`duetto.simulation.battery` does.
 """
 
 from __future__ import annotations
@@ -72,11 +72,43 @@ class Prices(_Amounts):
 
 
 @dataclass(frozen=True)
+class Battery(_Amounts):
+    """A battery, which :mod:`duetto.simulation.battery` discharges.
+
+    Attributes:
+        watt_hours: that the cells hold when they are emptied within ``rated_hours``; above 0.
+        usable: share of it between full and where the device switches itself off; above 0, at most 1.
+        efficiency: share of what leaves the cells that reaches the device, behind the converter; above 0, at most 1.
+        rated_hours: above 0.
+        exponent: Peukert's, 1 or more: emptied faster than rated, the cells hold less.
+        monthly_loss: share of ``watt_hours`` lost in thirty days by itself; at most 1.
+
+    Raises:
+        ConfigError: not such numbers.
+    """
+
+    watt_hours: float
+    usable: float
+    efficiency: float
+    rated_hours: float
+    exponent: float
+    monthly_loss: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.watt_hours and self.usable and self.efficiency and self.rated_hours and self.exponent >= 1):
+            raise ConfigError(f"a battery that holds nothing: {self}", "give numbers above 0 and an exponent from 1")
+        if max(self.usable, self.efficiency, self.monthly_loss) > 1:
+            raise ConfigError(f"shares above 1: {self}", "usable, efficiency and monthly_loss are at most 1")
+
+
+@dataclass(frozen=True)
 class Catalogue:
     """All that a profiles file holds, by name; ``fleets``: device to share, the shares of a fleet sum to 1."""
 
     devices: Mapping[str, Profile]
     radios: Mapping[str, Radio]
+    batteries: Mapping[str, Battery]
     prices: Mapping[str, Prices]
     fleets: Mapping[str, Mapping[str, float]]
 
@@ -110,6 +142,11 @@ def profiles() -> Mapping[str, Profile]:
 def radios() -> Mapping[str, Radio]:
     """The built-in radios by name."""
     return _builtin().radios
+
+
+def batteries() -> Mapping[str, Battery]:
+    """The built-in batteries by name."""
+    return _builtin().batteries
 
 
 def prices() -> Mapping[str, Prices]:
@@ -175,7 +212,9 @@ def _table(value: Any, name: str) -> dict[str, Any]:
 
 def _catalogue(raw: dict[str, Any]) -> Catalogue:
     if unknown := sorted(set(raw) - {field.name for field in fields(Catalogue)}):
-        raise ConfigError(f"unknown section {unknown[0]!r}", "sections are devices, radios, prices and fleets")
+        raise ConfigError(
+            f"unknown section {unknown[0]!r}", "sections are devices, radios, batteries, prices and fleets"
+        )
     devices, mixes = _all(Profile, "devices", raw), {}
     for name, shares in raw["fleets"].items():
         if strange := sorted(set(shares) - set(devices)):
@@ -184,7 +223,8 @@ def _catalogue(raw: dict[str, Any]) -> Catalogue:
         if abs(math.fsum(shares.values()) - 1) > 1e-9:
             raise ConfigError(f"fleets.{name} sums to {math.fsum(shares.values()):g}", "shares of a fleet sum to 1")
         mixes[name] = MappingProxyType(dict(shares))
-    return Catalogue(devices, _all(Radio, "radios", raw), _all(Prices, "prices", raw), MappingProxyType(mixes))
+    amounts = (_all(Radio, "radios", raw), _all(Battery, "batteries", raw), _all(Prices, "prices", raw))
+    return Catalogue(devices, *amounts, MappingProxyType(mixes))
 
 
 def _all(kind: type[A], section: str, raw: dict[str, Any]) -> Mapping[str, A]:

@@ -9,6 +9,7 @@ from duetto.training.client import Client
 from duetto.training.cohort import Cohort
 from duetto.training.contrast import Contrast
 from duetto.training.ewc import Elastic, Ewc
+from duetto.training.extractor import Extractor
 from duetto.training.gem import Gem
 from duetto.training.joint import EveryExit, SelfDistil
 from duetto.training.lifelong import Lifelong, Within
@@ -19,6 +20,7 @@ from duetto.training.processes import Processes
 from duetto.training.pseudo import PseudoLabels
 from duetto.training.rate import Imitate, Rated
 from duetto.training.replay import Replay
+from duetto.training.sandwich import Sandwich
 from duetto.training.sequential import Sequential
 from duetto.training.steps import Partly, batches, gradient, moved
 from duetto.training.tune import Tune
@@ -45,6 +47,7 @@ __all__ = [
     "Elastic",
     "EveryExit",
     "Ewc",
+    "Extractor",
     "Full",
     "Gem",
     "Head",
@@ -61,6 +64,7 @@ __all__ = [
     "Rated",
     "Replay",
     "SGD",
+    "Sandwich",
     "SelfDistil",
     "Sequential",
     "Top",

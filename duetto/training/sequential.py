@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @by_thread
-def _learning(net: Net) -> nn.Module:
+def learning(net: Net) -> nn.Module:
     """This thread's one module of this description in training mode; its own parameters are never used."""
     return built(net).train().requires_grad_(False)
 
@@ -59,7 +59,7 @@ def run(
         DataError: no rows.
         ConfigError: parameters of another network.
     """
-    module, n = _learning(client.net), len(data["x"])
+    module, n = learning(client.net), len(data["x"])
     if not n:
         raise DataError("training without examples", "give it at least one")
     params = {name: tensor.clone().requires_grad_() for name, tensor in fitting(client.net, start["params"]).items()}

@@ -66,7 +66,7 @@ class Enter(Skill):
         """Begin."""
         before = local.memory.get(PASS, {})
         halves = [slot for slot in ("front", "tail") if slot in local.memory]
-        own = before.get("params") or {slot: learnable(_half(local, slot)) for slot in halves}
+        own = before.get("params") or {slot: learnable(half_of(local, slot)) for slot in halves}
         params = tree.get("params", own)
         place = {"params": params, "start": params, "state": {}, "step": np.int64(0)}
         return local.remembering(**{PASS: place}), {"batches": np.int64(_batches(self, len(local.data)))}
@@ -100,7 +100,7 @@ class Front(Skill):
         Raises:
             DataError: slopes without features before them, of another shape, or not finite.
         """
-        half, place = _half(local, "front"), _place(local)
+        half, place = half_of(local, "front"), _place(local)
         step, total = int(place["step"]), _batches(self, len(local.data))
         if "slopes" in tree:
             if not step:
@@ -121,7 +121,7 @@ class Front(Skill):
 
     def work(self, local: Local, tree: Tree) -> Work:
         """A forward pass, and of the batch before one more with its way back."""
-        once = _half(local, "front").work(min(self.batch_size, len(local.data)))
+        once = half_of(local, "front").work(min(self.batch_size, len(local.data)))
         times = 4 if "slopes" in tree else 1
         return Work(once.flops * times, once.bytes * times)
 
@@ -150,7 +150,7 @@ class Tail(Skill):
         Raises:
             DataError: features that do not fit.
         """
-        half, place = _half(local, "tail"), _place(local)
+        half, place = half_of(local, "tail"), _place(local)
         step = int(place["step"]) - 1
         if step < 0:
             raise DataError("features before any were asked for", "ask Front first")
@@ -164,7 +164,7 @@ class Tail(Skill):
 
     def work(self, local: Local, tree: Tree) -> Work:
         """A forward pass and its way back."""
-        once = _half(local, "tail").work(min(self.batch_size, len(local.data)))
+        once = half_of(local, "tail").work(min(self.batch_size, len(local.data)))
         return Work(3 * once.flops, 3 * once.bytes)
 
 
@@ -217,7 +217,7 @@ class Back(Skill):
         Raises:
             DataError: features that do not fit.
         """
-        half, kept = _half(local, "back"), local.memory.get(HALVES, {})
+        half, kept = half_of(local, "back"), local.memory.get(HALVES, {})
         mine, names = kept[self.whose], sorted(tree["parts"])
         parts = [tree["parts"][name] for name in names]
         rows = [half.rows(part["features"]) for part in parts]
@@ -237,7 +237,7 @@ class Back(Skill):
 
     def work(self, local: Local, tree: Tree) -> Work:
         """A forward pass and its way back."""
-        half = _half(local, "back")
+        half = half_of(local, "back")
         once = half.work(sum(half.rows(part["features"]) for part in tree["parts"].values()))
         return Work(3 * once.flops, 3 * once.bytes)
 
@@ -255,11 +255,11 @@ class Forth(Skill):
     def __call__(self, local: Local, tree: Tree, key: Key, sender: str) -> tuple[Local, Tree]:
         """Compute."""
         params = local.memory[HALVES][self.whose]["params"]
-        return local, {"features": forward(_half(local, "back"), params, tree["features"])}
+        return local, {"features": forward(half_of(local, "back"), params, tree["features"])}
 
     def work(self, local: Local, tree: Tree) -> Work:
         """A forward pass."""
-        half = _half(local, "back")
+        half = half_of(local, "back")
         return half.work(half.rows(tree["features"]))
 
 
@@ -280,7 +280,7 @@ def forward(half: Half, params: Tree, features: Tree) -> dict[str, np.ndarray]:
     """
     half.rows(features)
     with torch.no_grad():
-        found = _through(half, _leaves(half, params), [to_tensor(features[name]) for name in half.inputs])
+        found = _through(half, leaves_of(half, params), [to_tensor(features[name]) for name in half.inputs])
     return {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in found.items()}
 
 
@@ -300,7 +300,7 @@ def stepped(
             raise DataError(f"slopes {slope.shape} of {name}, which is {tuple(tensor.shape)}", "send one a number")
     with_slopes = {name: tensor for name, tensor in found.items() if tensor.requires_grad}
     torch.autograd.backward(list(with_slopes.values()), [to_tensor(slopes[name]) for name in with_slopes])
-    after, kept = _moved(leaves, optimiser, state, step, of)
+    after, kept = moved(leaves, optimiser, state, step, of)
     return after, kept, _slopes(inputs)
 
 
@@ -319,7 +319,7 @@ def learned(
         raise DataError(f"labels {y.shape} for logits {tuple(logits.shape)}", "send one a row, of the model's classes")
     loss = CrossEntropy()(logits, {"y": torch.from_numpy(y)}, {}, {}).mean()
     loss.backward()  # type: ignore[no-untyped-call]
-    after, kept = _moved(leaves, optimiser, state, step, of)
+    after, kept = moved(leaves, optimiser, state, step, of)
     return after, kept, _slopes(inputs), float(loss.detach())
 
 
@@ -339,7 +339,7 @@ def _forward(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Leaves and inputs that will have slopes, and what the half makes of them."""
     half.rows(features)
-    leaves = {name: leaf.clone().requires_grad_() for name, leaf in _leaves(half, params).items()}
+    leaves = {name: leaf.clone().requires_grad_() for name, leaf in leaves_of(half, params).items()}
     inputs = {name: to_tensor(features[name]) for name in half.inputs}
     for tensor in inputs.values():
         tensor.requires_grad_(tensor.is_floating_point())
@@ -349,10 +349,10 @@ def _forward(
 def _through(half: Half, leaves: Mapping[str, Tensor], inputs: list[Tensor]) -> dict[str, Tensor]:
     inside = {half.learnable[name]: leaf for name, leaf in leaves.items()}
     with unfused():
-        return dict(zip(half.outputs, functional_call(_module(half), inside, tuple(inputs)), strict=True))
+        return dict(zip(half.outputs, functional_call(module_of(half), inside, tuple(inputs)), strict=True))
 
 
-def _leaves(half: Half, params: Tree) -> dict[str, Tensor]:
+def leaves_of(half: Half, params: Tree) -> dict[str, Tensor]:
     """A half's parameters as tensors, by the model's names.
 
     Raises:
@@ -365,7 +365,7 @@ def _leaves(half: Half, params: Tree) -> dict[str, Tensor]:
     return {name: named[name] for name in half.learnable}
 
 
-def _moved(leaves: dict[str, Tensor], optimiser: Optimiser, state: Tree, step: int, of: int) -> tuple[Tree, Tree]:
+def moved(leaves: dict[str, Tensor], optimiser: Optimiser, state: Tree, step: int, of: int) -> tuple[Tree, Tree]:
     """The parameters after one step with the slopes that lie at the leaves, and what the optimiser remembers."""
     if not leaves:
         return {}, {}
@@ -411,7 +411,7 @@ def _place(local: Local) -> Tree:
     return place
 
 
-def _half(local: Local, slot: str) -> Half:
+def half_of(local: Local, slot: str) -> Half:
     if slot not in local.memory:
         raise ConfigError(
             f"no half of a model in memory[{slot!r}]", "give the party what staged[:cut] or staged[cut:] is"
@@ -421,5 +421,5 @@ def _half(local: Local, slot: str) -> Half:
 
 
 @lru_cache(16)
-def _module(half: Half) -> nn.Module:
+def module_of(half: Half) -> nn.Module:
     return half.module()

@@ -131,7 +131,9 @@ def test_faults_are_told() -> None:
         heterofl(NET, params(), levels=(1.5,), **HOW)
     with pytest.raises(ConfigError, match=r"^levels=\(\): name a network and at least one width$"):
         fedrolex(NET, params(), levels=(), **HOW)
-    with pytest.raises(ConfigError, match=r"^no narrower Text is known: use Mlp or Conv, or width 1$"):
+    with pytest.raises(
+        ConfigError, match=r"^no narrower Text is known: use Mlp, Conv, Signal or Residual, or width 1$"
+    ):
         narrowed(Text((4,), 2), 0.5)
     with pytest.raises(ConfigError, match=r"^Narrowing asks for parts of a model: learn in rounds$"):
         buffered(heterofl(NET, params(), levels=(0.5,), **HOW), steps=1, goal=1, discount=lambda age: 1.0)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from duetto.evaluation import plot
 from duetto.evaluation.result import Curve, Point, Result, Target, Users, hashed
+from duetto.evaluation.table import Interval
 
 CURVE = Curve("before learning", (0.0, 0.2, 0.4, 1.0), (0.80, 0.90, 0.95, 0.96))
 RESULT = Result(
@@ -213,3 +214,21 @@ def test_a_figure_alone_is_a_picture_with_its_styles() -> None:
     assert root.get("viewBox") == "0 0 4 3"
     assert ".s0 {" in (root[0].text or "")
     assert root[1].get("d") == "M0 0L1 1"
+
+
+def test_sizes_stand_where_they_cost_and_are_worth_what_they_are() -> None:
+    """The points' places, by hand: the plane's edges are a little outside of what is shown."""
+    points = [
+        ("0.25", 1.0, Interval(0.80, 0.78, 0.82), True, False),
+        ("0.5", 3.0, Interval(0.79, 0.77, 0.81), False, False),
+        ("1", 4.0, Interval(0.90, 0.88, 0.92), True, True),
+    ]
+    drawn = plot.sizes(points, "all of them", "mJ an answer")
+    assert drawn.startswith("<svg")
+    assert drawn.count("<circle") == 2  # the one taken is a diamond
+    assert "1, taken" in drawn
+    assert 'aria-label="all of them"' in drawn
+    spread = 0.06 * 3.0
+    x = 44 + (np.array([1.0, 3.0]) - (1.0 - spread)) / (3.0 + 2 * spread) * (900 - 44 - 14)
+    found = [float(each) for each in re.findall(r'<circle [^>]*cx="([0-9.]+)"', drawn)]
+    np.testing.assert_allclose(found, x, atol=0.06)

@@ -77,6 +77,7 @@ from duetto.policies import (
     Tiers,
     Uniform,
     Watched,
+    Widening,
 )
 from duetto.types import Aggregator, Chain, Codec, Held, Outcomes, Policy, Seen
 
@@ -156,6 +157,11 @@ EXAMPLES: dict[type, list[Any]] = {
         Audited(Threshold(0.5, "energy"), 0.01),
     ],
     Watched: [Watched(Audited(Calibrated(), 0.1)), Watched(Calibrated(), "kswin", ("confidence",), every=100)],
+    Widening: [
+        Widening((1.0, 2.0, 4.0), (1.0, 1.5, 3.0)),
+        Widening((1.0, 9.0), (1.0, 3.0), (0.0, 0.5), 5.0, 3.0, loss=0.2, score="margin"),
+        Widening((1.0, 2.0, 9.0), (1.0, 1.5, 3.0), like=0),
+    ],
     LearnedGain: [
         LearnedGain(),
         LearnedGain(Neighbours(5), 0.1),

@@ -24,6 +24,7 @@ from duetto.models.compress import (
     Structured,
     compressed,
     factored,
+    hidden,
     importances,
     kept,
     ranges,
@@ -94,8 +95,12 @@ def silenced(params: Tree, net: Net, dead: list[list[int]]) -> Tree:
 
 @pytest.mark.parametrize(
     ("net", "dead"),
-    [(CONV, [[0, 3], [1, 2, 5], [0, 1, 2, 7]]), (MLP, [[1, 2, 3, 6], [0, 4, 5]])],
-    ids=["Conv", "Mlp"],
+    [
+        (CONV, [[0, 3], [1, 2, 5], [0, 1, 2, 7]]),
+        (MLP, [[1, 2, 3, 6], [0, 4, 5]]),
+        (Signal((2, 12), 3, (4, 6)), [[0, 3], [1, 2, 5]]),
+    ],
+    ids=["Conv", "Mlp", "Signal"],
 )
 def test_channels_that_give_nothing_are_removed_and_answers_stay(net: Net, dead: list[list[int]]) -> None:
     params = silenced(net.init(0), net, dead)
@@ -112,6 +117,11 @@ def test_keeping_everything_changes_nothing(net: Net) -> None:
     made = Structured(1.0)(model, material(net), (0,))
     assert made.net == net
     trees.map(np.testing.assert_array_equal, made.params, model.params)
+
+
+def test_hidden_channels_are_counted() -> None:
+    assert hidden(CONV) == (4, 6, 8)
+    assert hidden(MLP) == (8, 6)
 
 
 def test_a_channel_matters_as_much_as_what_it_adds_to_the_next_layer() -> None:
@@ -310,7 +320,7 @@ def test_ranges_are_those_of_the_activations() -> None:
         (lambda: kept(MLP, []), "channels of 0 layers: Mlp has 2 hidden"),
         (
             lambda: importances(Residual((1, 8, 8), 3), Residual((1, 8, 8), 3).init(0), rows(CONV)),
-            "Residual is no chain of layers: use Mlp or Conv",
+            "Residual is no chain of layers: use Mlp, Conv or Signal",
         ),
     ],
 )

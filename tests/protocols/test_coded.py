@@ -78,14 +78,17 @@ X = np.array([0.2, 0.7, -1.4])
 
 
 def asked(
-    *asks: tuple[str, Skill, Any], users: tuple[str, ...] = ("ann", "bob"), skills: tuple[type[Skill], ...] = SKILLS
+    *asks: tuple[str, Skill, Any],
+    users: tuple[str, ...] = ("ann", "bob"),
+    skills: tuple[type[Skill], ...] = SKILLS,
+    **more: Any,
 ) -> tuple[list[Reply], Log]:
     """The replies where the cloud asks (who, what, with what), one after the other."""
     replies: list[Reply] = []
 
     async def cloud(fleet: Group) -> AsyncIterator[Record]:
         for i, (name, skill, x) in enumerate(asks):
-            replies.append(await skill.asked_of(fleet.peer(name), {"x": x}, key=(i,)))
+            replies.append(await skill.asked_of(fleet.peer(name), {"x": x}, key=(i,), **more))
         yield Record("asked")
 
     log = simulate(fleet=fleet("mid-phone", users), device=Party(skills=skills), cloud=cloud, network="constant-10")
@@ -184,10 +187,24 @@ def test_what_the_skill_wrote_is_kept_beside_what_the_codec_remembers():
     assert log.memory["ann"]["kept"].tolist() == X.tolist()
 
 
-def test_on_the_way_there_nothing_can_be_remembered():
+def test_on_the_way_there_nothing_is_remembered_unless_the_asker_keeps_it():
     for there in (Feedback(), Chain((Feedback(), Zstd()))):
         with pytest.raises(ConfigError, match="remembers"):
             Coded(Double(), there=there)
+
+
+def test_what_is_owed_to_each_peer_is_made_good_with_the_next_message():
+    skill, owed = Coded(Double(), there=Feedback(), owing=True), dict[str, Any]()
+    steps = [("ann", X), ("bob", 10 * X), ("ann", X), ("ann", X), ("bob", X)]
+    replies, _ = asked(*((name, skill, x) for name, x in steps), owed=owed)
+    left = {"ann": np.zeros(3), "bob": np.zeros(3)}
+    for reply, (name, x) in zip(replies, steps, strict=True):
+        whole = x + left[name]
+        assert reply.tree["x"].tolist() == (2 * np.round(whole)).tolist()
+        left[name] = whole - np.round(whole)
+    assert {name: state["left"]["x"].tolist() for name, state in owed.items()} == {
+        name: rest.tolist() for name, rest in left.items()
+    }
 
 
 @dataclass(frozen=True)

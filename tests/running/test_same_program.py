@@ -20,7 +20,7 @@ from duetto.programs.deployed import deployed
 from duetto.transport.kept import packed
 
 LOOP = {"days": "2", "rounds": "4", "cohort": "2"}
-SPLIT = {"kind": "splitfed1", "rounds": "2", "cut": "3", "momentum": "0.9"}
+SPLIT = {"kind": "splitfed1", "rounds": "2", "cut": "3", "momentum": "0.9", "batched": "false"}
 U_SHAPED = {"kind": "splitfed2", "rounds": "1", "cut": "1", "last": "7", "wire": "int8"}
 
 

@@ -42,6 +42,7 @@ def test_each_tail_is_charged_once(plan: list[tuple[int, int, int]]):
 def test_the_built_in_figures_are_sane_and_immutable():
     devices, radios = energy.profiles(), energy.radios()
     expected = {
+        "microcontroller",
         "low-end-phone",
         "mid-phone",
         "flagship-phone",

@@ -12,7 +12,7 @@ from duetto.models.compress.rounded import Rounded, ranges
 from duetto.models.compress.shown import Shown
 from duetto.models.compress.stored import FORMS, Stored, slimmed, written
 from duetto.models.compress.strided import strided
-from duetto.models.compress.structured import Structured, importances, kept
+from duetto.models.compress.structured import Structured, hidden, importances, kept
 
 __all__ = [
     "FORMS",
@@ -28,6 +28,7 @@ __all__ = [
     "Structured",
     "compressed",
     "factored",
+    "hidden",
     "importances",
     "kept",
     "ranges",

@@ -40,7 +40,7 @@ class Structured:
         keep: above 0, at most 1.
 
     Raises:
-        ConfigError: a share outside; when called, a network that is neither ``Mlp`` nor ``Conv``.
+        ConfigError: a share outside; when called, a network of which there is no narrower one.
     """
 
     keep: float = 0.5
@@ -128,10 +128,19 @@ def kept(net: Net, channels: Sequence[np.ndarray]) -> Window:
     return found
 
 
+def hidden(net: Net) -> tuple[int, ...]:
+    """Channels of each hidden layer of a chain.
+
+    Raises:
+        ConfigError: a network that is no chain.
+    """
+    return tuple(len(dict(layer.named_parameters())["weight"]) for _, layer in _layers(net)[:-1])
+
+
 def _layers(net: Net) -> list[tuple[str, nn.Module]]:
     """Layers with weights, in the order in which they are called."""
     whole = shared(net)
     passing = (nn.ReLU, nn.Flatten, nn.Dropout, nn.MaxPool1d, nn.MaxPool2d, Norm)
     if not isinstance(whole, nn.Sequential) or not all(isinstance(each, (*_KINDS, *passing)) for each in whole):
-        raise ConfigError(f"{type(net).__name__} is no chain of layers", "use Mlp or Conv")
+        raise ConfigError(f"{type(net).__name__} is no chain of layers", "use Mlp, Conv or Signal")
     return [(name, module) for name, module in whole.named_children() if isinstance(module, _KINDS)]
