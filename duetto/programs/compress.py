@@ -440,16 +440,19 @@ def compared(outcomes: Sequence[Outcome], seconds: np.ndarray, limits: Limits, s
 
 
 def chosen(lines: Sequence[Line]) -> str | None:
-    """Of those within the limits, the one by which calibration users lose least, the smaller of equals."""
-    kept = [line for line in lines if line.within and not line.outcome.baseline]
+    """Of those within the limits, the one by which calibration users lose least, the smaller of equals.
+
+    A plain baseline may be: what is simple and keeps the limits needs no steps.
+    """
+    kept = [line for line in lines if line.within and line.outcome.name != ORIGINAL]
     return min(kept, key=lambda line: (line.expected_loss, line.share)).outcome.name if kept else None
 
 
 def nearest(found: Found) -> str:
     """Where no way keeps the limits: which comes nearest, and which limit it breaks."""
-    ways = [line for line in found.lines if not line.outcome.baseline]
+    ways = [line for line in found.lines if line.outcome.name != ORIGINAL]
     if not ways:
-        return "only baselines were made"
+        return "only the original is there"
     line = min(ways, key=lambda each: max(_used(each, found.limits).values()))
     worst = max(_used(line, found.limits).items(), key=lambda item: item[1])
     return f"{line.outcome.name} comes nearest; loosen {_flag(worst[0])}"

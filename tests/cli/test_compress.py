@@ -29,7 +29,7 @@ def test_a_table_a_file_and_a_page(
     monkeypatch.setattr(compress, "load", lambda name, seed: tiny_task(seed, name=name))
     done = run("compress", "digits.small", *FEW, *LOOSE)
     assert done.code == 0, done.err
-    for words in ("▸ pruned", "8-bit weights", "original", "worst", "What speaks against it", "chosen.onnx"):
+    for words in ("▸ ", "pruned", "8-bit weights", "original", "worst", "What speaks against it", "chosen.onnx"):
         assert words in done.out
     assert max(map(len, done.out.splitlines())) <= 80
     folder = tmp_path / "runs" / "compress-digits-small-0"
