@@ -1,8 +1,8 @@
 """The command line: one file a command.
 
-Files: demo · simulate · bench · route · plan · leak · elastic · profile · cloud · device · flower · report · data ·
-info (the commands) · flags (options from a dataclass) · executors (an executor by its name) · model (a model by its
-name) · real (programs on real machines) · running (a run, from its start to its table) · shown (a result in the
+Files: demo · simulate · bench · route · plan · leak · elastic · compress · profile · cloud · device · flower · report ·
+data · info (the commands) · flags (options from a dataclass) · executors (an executor by its name) · model (a model by
+its name) · real (programs on real machines) · running (a run, from its start to its table) · shown (a result in the
 terminal) · console (progress, JSON, errors).
 
 What needs torch is imported when a command runs, so that help, completion and ``duetto info`` are quick and work on a
@@ -24,6 +24,7 @@ from duetto import __version__
 from duetto.cli import (
     bench,
     cloud,
+    compress,
     console,
     data,
     demo,
@@ -57,6 +58,7 @@ class _Root(console.Commands):
             "plan",
             "leak",
             "elastic",
+            "compress",
             "profile",
             "cloud",
             "device",
@@ -130,6 +132,7 @@ app.add_typer(route.app, name="route")
 app.command(epilog=plan.EXAMPLES)(plan.plan)
 app.command(epilog=leak.EXAMPLES)(leak.leak)
 app.command(epilog=elastic.EXAMPLES)(elastic.elastic)
+app.command(epilog=compress.EXAMPLES)(compress.compress)
 app.command(epilog=profile.EXAMPLES)(profile.profile)
 app.add_typer(cloud.app, name="cloud")
 app.add_typer(device.app, name="device")
