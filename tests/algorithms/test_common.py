@@ -16,6 +16,7 @@ from duetto.models import Mlp
 from duetto.models.principal import principal
 from duetto.policies import Everyone, Uniform
 from duetto.training import SGD, CrossEntropy
+from duetto.training.extractor import crossing
 from duetto.types import Rows
 
 KEYWORDS = {n: p for n, p in inspect.signature(variant).parameters.items() if p.kind == p.KEYWORD_ONLY}
@@ -26,12 +27,14 @@ OWN: dict[str, Any] = {"levels": (1.0, 0.5), "rank": 2, "control": OTHER, "hidde
 OWN |= dict.fromkeys(("bridge", "digest", "every", "first", "noise", "passes"), 1) | dict.fromkeys(
     ("svd", "published"), True
 )
+OWN |= {"cut": 2, "shown": 2, "shares": False}
 FIRST: dict[str, Callable[[Any], tuple[Any, ...]]] = {
     "dc_ccl": lambda problem: (problem.net, problem.params, (OTHER, OTHER.init(0)), PUBLIC),
     "dccl": lambda problem: (problem.net, problem.params, Rows(PUBLIC, np.arange(4) % 2)),
     "dsfl": lambda problem: ((problem.net, OTHER), 4),
     "fedagg": lambda problem: ((OTHER, OTHER, problem.net), (("ann",),), principal(PUBLIC, 2)),
     "feddf": lambda problem: ((problem.net, OTHER), PUBLIC),
+    "fedgkt": lambda problem: (problem.net, problem.params, Mlp(crossing(problem.net, 2), 2, (4,))),
     "fedmd": lambda problem: ((problem.net, OTHER), 4),
     "slow_fast": lambda problem: (
         problem.net,
@@ -71,6 +74,7 @@ def test_a_builder_s_signature_spells_out_what_it_takes(name: str, problem: Any)
         "fedadg",
         "fedagg",
         "feddf",
+        "fedgkt",
         "fedmd",
     }:  # these learn more than one network, or none that is shared
         assert client.net == problem.net
