@@ -16,7 +16,6 @@ from duetto.models import Mlp
 from duetto.models.principal import principal
 from duetto.policies import Everyone, Uniform
 from duetto.training import SGD, CrossEntropy
-from duetto.training.extractor import crossing
 from duetto.types import Rows
 
 KEYWORDS = {n: p for n, p in inspect.signature(variant).parameters.items() if p.kind == p.KEYWORD_ONLY}
@@ -34,7 +33,7 @@ FIRST: dict[str, Callable[[Any], tuple[Any, ...]]] = {
     "dsfl": lambda problem: ((problem.net, OTHER), 4),
     "fedagg": lambda problem: ((OTHER, OTHER, problem.net), (("ann",),), principal(PUBLIC, 2)),
     "feddf": lambda problem: ((problem.net, OTHER), PUBLIC),
-    "fedgkt": lambda problem: (problem.net, problem.params, Mlp(crossing(problem.net, 2), 2, (4,))),
+    "fedgkt": lambda problem: (OTHER, OTHER.init(0), Mlp((4,), 2, ())),
     "fedmd": lambda problem: ((problem.net, OTHER), 4),
     "slow_fast": lambda problem: (
         problem.net,
