@@ -2,8 +2,8 @@
 
 Files: demo · simulate · bench · adopt · route · plan · leak · elastic · compress · profile · cloud · device · flower ·
 report · data · info (the commands) · flags (options from a dataclass) · executors (an executor by its name) · model (a
-model by its name) · real (programs on real machines) · running (a run, from its start to its table) · shown (a result in
-the terminal) · console (progress, JSON, errors).
+model by its name) · real (programs on real machines) · running (a run, from its start to its table) · shown (a result
+in the terminal) · console (progress, JSON, errors).
 
 What needs torch is imported when a command runs, so that help, completion and ``duetto info`` are quick and work on a
 device without it.
