@@ -79,8 +79,7 @@ def split(
     """
     if kind not in KINDS:
         raise ConfigError(f"no kind of split learning is called {kind!r}", f"use one of {', '.join(KINDS)}")
-    devices, cloud = KINDS[kind]
-    tailed = "tail" in sides
+    (devices, cloud), tailed = KINDS[kind], "tail" in sides
     return Split(
         params={slot: learnable(half) for slot, half in sides.items()},
         enter=Enter(epochs, batch_size),

@@ -1,9 +1,9 @@
 """The command line: one file a command.
 
-Files: demo · simulate · bench · route · plan · elastic · profile · cloud · device · flower · report · data · info (the
-commands) · flags (options from a dataclass) · executors (an executor by its name) · model (a model by its name) · real
-(programs on real machines) · running (a run, from its start to its table) · shown (a result in the terminal) · console
-(progress, JSON, errors).
+Files: demo · simulate · bench · adopt · route · plan · leak · elastic · compress · profile · cloud · device · flower ·
+report · data · info (the commands) · flags (options from a dataclass) · executors (an executor by its name) · model (a
+model by its name) · real (programs on real machines) · running (a run, from its start to its table) · shown (a result
+in the terminal) · console (progress, JSON, errors).
 
 What needs torch is imported when a command runs, so that help, completion and ``duetto info`` are quick and work on a
 device without it.
@@ -22,8 +22,10 @@ import typer
 
 from duetto import __version__
 from duetto.cli import (
+    adopt,
     bench,
     cloud,
+    compress,
     console,
     data,
     demo,
@@ -31,6 +33,7 @@ from duetto.cli import (
     elastic,
     flower,
     info,
+    leak,
     plan,
     profile,
     report,
@@ -52,9 +55,12 @@ class _Root(console.Commands):
             "demo",
             "simulate",
             "bench",
+            "adopt",
             "route",
             "plan",
+            "leak",
             "elastic",
+            "compress",
             "profile",
             "cloud",
             "device",
@@ -124,9 +130,12 @@ def root(
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.add_typer(simulate.app, name="simulate")
 app.add_typer(bench.app, name="bench")
+app.command(epilog=adopt.EXAMPLES)(adopt.adopt)
 app.add_typer(route.app, name="route")
 app.command(epilog=plan.EXAMPLES)(plan.plan)
+app.command(epilog=leak.EXAMPLES)(leak.leak)
 app.command(epilog=elastic.EXAMPLES)(elastic.elastic)
+app.command(epilog=compress.EXAMPLES)(compress.compress)
 app.command(epilog=profile.EXAMPLES)(profile.profile)
 app.add_typer(cloud.app, name="cloud")
 app.add_typer(device.app, name="device")

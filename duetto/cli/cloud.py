@@ -121,7 +121,7 @@ def cloud(
     site = _site(state, database, blobs).begin(name or ("localhost", "127.0.0.1"))
     tracing.started("duetto cloud")
     shown: list[str] = []
-    answers, beside = _model(large, key_variable), []
+    answers, beside = large_model(large, key_variable), []
     if small is not None:
         beside.append(teach.teaching(site, answers, small, params, model, every, share, rule, lesson, together))
     if admin is not None:
@@ -374,7 +374,8 @@ def _site(state: Path, database: str | None = None, blobs: str | None = None) ->
     return Site(state, database, blobs)
 
 
-def _model(text: str, variable: str) -> Any:
+def large_model(text: str, variable: str) -> Any:
+    """The large model that ``--large`` names."""
     from duetto.cloud.elsewhere import elsewhere
 
     engine = elsewhere(text, variable)

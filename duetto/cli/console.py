@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 EVERY = 10.0  # seconds between two lines of progress where there is no terminal
 WORTH = 1.0  # seconds that a stage must have taken to be mentioned once it is over
-_EXTRAS = {"torch": "train", "sklearn": "train", "scipy": "train", "httpx": "data", "tensorboard": "report"}
+_EXTRAS = {
+    "torch": "train",
+    "sklearn": "train",
+    "scipy": "train",
+    "httpx": "data",
+    "tensorboard": "report",
+    "skimage": "leak",
+}
 
 
 def out() -> Console:

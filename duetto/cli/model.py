@@ -92,6 +92,21 @@ def named(text: str, inputs: Path | None = None, shape: str | None = None) -> Na
     raise ConfigError(f"no model is called {text!r}", f"use one of {names}, TASK.small, TASK.large, or MODULE:NAME")
 
 
+def imported(text: str) -> Any:
+    """The module of MODULE:NAME, with the parameters that it has.
+
+    Raises:
+        ConfigError: it cannot be imported, or is a description without parameters.
+    """
+    from duetto.models import Net
+
+    module, _, attribute = text.partition(":")
+    found = _imported(module, attribute, text)
+    if isinstance(found, Net):
+        raise ConfigError(f"{text!r} is a description without parameters", "name a trained torch module")
+    return found
+
+
 def _imported(module: str, attribute: str, text: str) -> Any:
     """A Net or a module."""
     from duetto.models import Net

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ EXAMPLES = console.examples(
         "an answer every two seconds",
     ),
     ("duetto plan net.py:Net --inputs rows.npy --up 3 --rtt 60", "your module, its inputs, a link of 3 Mbit/s up"),
+    ("duetto plan handwriting.small --leakage runs/leak-handwriting --max-leakage 0.6", "as private as that"),
     ("duetto plan vit-s16 --device pi.json --like raspberry-pi-4", "what `duetto profile` measured on the device"),
 )
 _ALIAS = {"3g": "3g-commute", "4g": "4g-commute"}
@@ -69,6 +71,13 @@ def plan(
     floor: Annotated[
         int, typer.Option(min=0, help="Stages that must be done before anything may leave the device.")
     ] = 0,
+    leakage: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Folder of a run of `duetto leak` of this model.")
+    ] = None,
+    max_leakage: Annotated[
+        float | None,
+        typer.Option(help="The most that a way may leak for the worst tenth of users; unmeasured cuts are above it."),
+    ] = None,
     like: Annotated[
         str, typer.Option(help="With a file as device: whose watts and overhead it has.", autocompletion=_devices)
     ] = "mid-phone",
@@ -78,15 +87,18 @@ def plan(
     """Where to cut a model, beside the device alone and the cloud alone, with the verdict."""
     from duetto.evaluation import plot
     from duetto.models import stage
+    from duetto.programs import leaked
     from duetto.programs import plan as planning
     from duetto.simulation import energy, link
 
+    if (leakage is None) != (max_leakage is None):
+        raise ConfigError("a leakage without a limit, or a limit without", "give --leakage RUN and --max-leakage both")
     own, measured = _device(device, like)
     there = _profile(cloud)
     if up is not None and up <= 0:
         raise ConfigError(f"a link of {up:g} Mbit/s", "give a bandwidth above 0")
     net = link.named(_ALIAS.get(network, network))
-    at = net.typical()
+    at: dict[str, Any] = dict(net.typical())
     if up is not None:
         at |= {"up_mbps": up, "down_mbps": max(up, at["down_mbps"] * up / at["up_mbps"])}
     if rtt is not None:
@@ -112,6 +124,8 @@ def plan(
             queue_seconds=queue / 1000,
             gap_seconds=radio.tail_seconds if every is None else every,
             first_cut=floor,
+            max_leakage=math.inf if max_leakage is None else max_leakage,
+            measured=None if leakage is None else leaked.read(leakage, name),
             **at,
         )
     told = _told(made) | {

@@ -278,6 +278,79 @@ def ways(bars: Sequence[tuple[str, tuple[float, float, float], bool]], title: st
     )
 
 
+def depth(
+    curves: Mapping[str, Sequence[tuple[float, float, float]]],
+    references: Mapping[str, float],
+    places: Sequence[str],
+    width: float,
+    title: str,
+    dashed: Sequence[str] = (),
+) -> str:
+    """What is known of an input at each of some places that follow each other, and what is known without looking.
+
+    Args:
+        curves: name -> value, low and high at each place.
+        references: name -> one value for all places.
+        places: what they are called.
+        width: in pixels.
+        title: of the values.
+        dashed: curves that are drawn so, each in the colour of the one whose name it begins with.
+    """
+    values = [each for curve in curves.values() for point in curve for each in point]
+    low, high = span([*values, *references.values()])
+    axes = Axes(width, 430, (0, max(1, len(places) - 1)), (low, high), left=52, right=30)
+    body = [_grid(axes, [], _ticks(low, high, 7), 1, 1), _titles(axes, "cut: stages on the device", title)]
+    across = np.arange(len(places))
+    for at, name in zip(axes.at(across, across)[0], places, strict=True):
+        foot = axes.height - axes.bottom
+        body.append(f'<text class="tick" x="{at:.1f}" y="{foot + 18:.1f}" text-anchor="middle">{escape(name)}</text>')
+    labels, paths = [], []
+    for i, (name, value) in enumerate(references.items()):
+        x, down = axes.at([0, len(places) - 1], [value, value])
+        body.append(_path(x, down, f"line ref ref{i % 3}"))
+        paths.append((x, down))
+        labels.append(Label(name, _along(x, down), "ref", wrap=40))
+    styles = {name: f"s{i % SERIES}" for i, name in enumerate(name for name in curves if name not in dashed)}
+    for name, curve in curves.items():
+        style = next((styles[own] for own in styles if name.startswith(own)), "s5")
+        x, down = axes.at(np.arange(len(curve)), [point[0] for point in curve])
+        if name not in dashed:
+            edge = [point[1] for point in curve] + [point[2] for point in curve][::-1]
+            span_x = [*range(len(curve)), *reversed(range(len(curve)))]
+            body.append(_path(*axes.at(span_x, edge), f"area {style}"))
+        body.append(_path(x, down, f"line {style}{' ref0' if name in dashed else ''}"))
+        paths.append((x, down))
+        for place, point, right, below in zip(places, curve, x, down, strict=True):
+            says = f"{name}, cut {place}: {point[0]:.3f} ({point[1]:.3f} to {point[2]:.3f})"
+            body.append(_dot(right, below, 3, f"dot {style}") + _dot(right, below, 8, "reach", says))
+        labels.append(Label(name, _along(x, down), style))
+    body.append(_placed(labels[::-1], axes, [], paths))
+    return _svg(axes, title, body)
+
+
+def images(rows: Mapping[str, Array], side: float = 84) -> str:
+    """Rows of pictures, each named: ``[k, channels, height, width]`` from 0 to 1, drawn in eight greys."""
+    left, gap = 24 + max(map(_width, rows)), 8.0
+    count = max(len(row) for row in rows.values())
+    axes = Axes(left + count * (side + gap), len(rows) * (side + gap), (0, 1), (0, 1))
+    body = []
+    for i, (name, row) in enumerate(rows.items()):
+        top = i * (side + gap)
+        body.append(
+            f'<text class="tick" x="{left - 10:.1f}" y="{top + side / 2:.1f}" text-anchor="end">{escape(name)}</text>'
+        )
+        for j, image in enumerate(row):
+            levels = np.rint(np.clip(np.asarray(image).mean(0), 0, 1) * 7).astype(int)
+            place = f"translate({left + j * (side + gap):.1f} {top:.1f}) scale({side / max(levels.shape):.4f})"
+            parts = [f'<rect width="{levels.shape[1]}" height="{levels.shape[0]}" fill="#000"/>']
+            for level in range(1, 8):
+                pixels = "".join(f"M{x} {y}h1v1h-1z" for y, x in zip(*np.nonzero(levels == level), strict=True))
+                if pixels:
+                    parts.append(f'<path fill="#{f"{round(255 * level / 7):02x}" * 3}" d="{pixels}"/>')
+            body.append(f'<g transform="{place}" shape-rendering="crispEdges">{"".join(parts)}</g>')
+    return _svg(axes, "pictures: " + ", ".join(rows), body)
+
+
 def spreads(
     panels: Sequence[tuple[str, Sequence[tuple[str, Array, bool]]]],
     title: str,

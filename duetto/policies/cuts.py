@@ -172,17 +172,37 @@ class Options:
         }
         return Options(**columns)
 
-    def within(self, *, excess_risk: float = math.inf, memory_bytes: float = math.inf, first_cut: int = 0) -> Options:
+    def leakage(self, measured: Mapping[tuple[int | frozenset[str], str], float]) -> np.ndarray:
+        """``[rows]`` of what is ``measured`` of each cut and codec.
+
+        Nothing (-inf) where nothing is sent, and everything (inf) where nobody has measured.
+        """
+        known = [measured.get(way, math.inf) for way in zip(self.cut, self.codec, strict=True)]
+        return np.where(self.sends, known, -math.inf)
+
+    def within(
+        self,
+        *,
+        excess_risk: float = math.inf,
+        memory_bytes: float = math.inf,
+        first_cut: int = 0,
+        max_leakage: float = math.inf,
+        measured: Mapping[tuple[int | frozenset[str], str], float] | None = None,
+    ) -> Options:
         """The options that lose at most so much accuracy, fit, and send nothing before ``first_cut`` stages are done.
+
+        And that leak at most ``max_leakage``, by a table of what is ``measured`` of a cut and a codec
+        (:mod:`duetto.attacks`): what was not measured is above every limit, and what sends nothing below.
 
         Raises:
             ConfigError: none is left.
         """
         deep = np.array([cut >= first_cut if isinstance(cut, int) else len(cut) >= first_cut for cut in self.cut])
         kept = (self.excess_risk <= excess_risk) & (self.memory_bytes <= memory_bytes) & (deep | ~self.sends)
+        kept &= self.leakage(measured or {}) <= max_leakage
         if not kept.any():
             raise ConfigError(
-                "no way to answer meets the constraints", "allow more risk, more memory or an earlier cut"
+                "no way to answer meets the constraints", "allow more risk, memory or leakage, or an earlier cut"
             )
         return self.rows(kept)
 

@@ -105,7 +105,11 @@ CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "ditto": {"lr": 1.0, "lam": 0.03, "last_epochs": 10, "last_lr": 0.3},
         "reptile": {"lr": 1.0, "epsilon": 1.0, "last_epochs": 10, "last_lr": 1.0},
         "knn_per": {"lr": 1.0, "k": 10, "scale": 3.0, "last_epochs": 0},
-        **{name: {"lr": 1.0} for name in ("pfedme", "per_fedavg", "apfl", "ifca", "moon")},  # only the rate
+        "pfedme": {"lr": 1.0, "lam": 1.0, "eta": 0.5, "steps": 3, "last_epochs": 10, "last_lr": 0.3},
+        "per_fedavg": {"lr": 1.0, "alpha": 0.1, "last_epochs": 10, "last_lr": 0.3},
+        "apfl": {"lr": 1.0, "alpha": 0.5, "keeps": True, "last_epochs": 3, "last_lr": 0.3},
+        "ifca": {"lr": 1.0, "k": 2, "keeps": True, "last_epochs": 10, "last_lr": 1.0},
+        "moon": {"lr": 1.0, "mu": 0.1, "last_epochs": 0},
     },
     "shakespeare": {
         "fedavg": {"lr": 3.0},

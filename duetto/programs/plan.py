@@ -7,6 +7,7 @@ ones; bytes are those of real messages, from the network's own features of the i
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -217,14 +218,18 @@ def planned(
     queue_seconds: float = 0.0,
     gap_seconds: float = 0.0,
     first_cut: int = 0,
+    max_leakage: float = math.inf,
+    measured: Mapping[tuple[int | frozenset[str], str], float] | None = None,
 ) -> Outlook:
     """All ways to answer at a link, the few that are ever best, and the verdict.
 
     Args:
         gap_seconds: between answers, of which at most the radio's tail is charged.
         first_cut: stages that must be done before anything may leave the device.
+        max_leakage, measured: the most that a way may leak, by a table (:meth:`duetto.policies.cuts.Options.within`).
     """
-    options = ways(costs, given, device, cloud, prices).within(first_cut=first_cut)
+    every = ways(costs, given, device, cloud, prices)
+    options = every.within(first_cut=first_cut, max_leakage=max_leakage, measured=measured)
     found = cuts.priced(options, up_mbps, down_mbps, rtt_seconds, queue_seconds, radio, gap_seconds)
     return Outlook(
         objective,

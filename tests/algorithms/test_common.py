@@ -26,12 +26,14 @@ OWN: dict[str, Any] = {"levels": (1.0, 0.5), "rank": 2, "control": OTHER, "hidde
 OWN |= dict.fromkeys(("bridge", "digest", "every", "first", "noise", "passes"), 1) | dict.fromkeys(
     ("svd", "published"), True
 )
+OWN |= {"cut": 2, "shown": 2, "shares": False}
 FIRST: dict[str, Callable[[Any], tuple[Any, ...]]] = {
     "dc_ccl": lambda problem: (problem.net, problem.params, (OTHER, OTHER.init(0)), PUBLIC),
     "dccl": lambda problem: (problem.net, problem.params, Rows(PUBLIC, np.arange(4) % 2)),
     "dsfl": lambda problem: ((problem.net, OTHER), 4),
     "fedagg": lambda problem: ((OTHER, OTHER, problem.net), (("ann",),), principal(PUBLIC, 2)),
     "feddf": lambda problem: ((problem.net, OTHER), PUBLIC),
+    "fedgkt": lambda problem: (OTHER, OTHER.init(0), Mlp((4,), 2, ())),
     "fedmd": lambda problem: ((problem.net, OTHER), 4),
     "slow_fast": lambda problem: (
         problem.net,
@@ -71,6 +73,7 @@ def test_a_builder_s_signature_spells_out_what_it_takes(name: str, problem: Any)
         "fedadg",
         "fedagg",
         "feddf",
+        "fedgkt",
         "fedmd",
     }:  # these learn more than one network, or none that is shared
         assert client.net == problem.net

@@ -216,6 +216,28 @@ def test_a_figure_alone_is_a_picture_with_its_styles() -> None:
     assert root[1].get("d") == "M0 0L1 1"
 
 
+def test_depth_draws_every_curve_its_band_and_what_is_known_without() -> None:
+    curves = {
+        "float32": [(0.9, 0.88, 0.92), (0.5, 0.4, 0.6)],
+        "int4 <b>": [(0.8, 0.7, 0.9), (0.4, 0.3, 0.5)],
+        "int4 <b>, not known": [(0.2, 0.1, 0.3), (0.1, 0.0, 0.2)],
+    }
+    drawn = plot.depth(curves, {"the mean": 0.1}, ["3", "11"], 900, "SSIM", ["int4 <b>, not known"])
+    assert drawn.count('class="area') == 2, "a dashed curve has no band"
+    assert 'class="line s1 ref0"' in drawn, "and the colour of the one that it belongs to"
+    assert "int4 &lt;b&gt;, cut 11: 0.400 (0.300 to 0.500)" in drawn
+    assert "the mean" in drawn
+    assert "<b>" not in drawn
+
+
+def test_images_are_greys_of_their_pixels() -> None:
+    picture = np.array([[[[0.0, 1.0], [0.5, 1.0]]]])
+    drawn = plot.images({"a": picture, "b & c": np.concatenate([picture, picture])})
+    assert drawn.count("<rect") == 3
+    assert drawn.count('fill="#ffffff" d="M1 0h1v1h-1zM1 1h1v1h-1z"') == 3
+    assert "b &amp; c" in drawn
+
+
 def test_sizes_stand_where_they_cost_and_are_worth_what_they_are() -> None:
     """The points' places, by hand: the plane's edges are a little outside of what is shown."""
     points = [

@@ -131,3 +131,34 @@ def test_bad_input() -> None:
         verdict(made().rows([3, 4]), "latency", 1.0)
     with pytest.raises(DataError, match="device_seconds"):
         Options(*(("x",), (0,), ("",), (None,)), *([[-1.0]] * 13))  # type: ignore[arg-type]
+
+
+# --------------------------------------------------------------------------------------------------------- leakage
+
+
+def test_a_plan_above_the_leakage_limit_is_never_chosen() -> None:
+    options = chained(
+        [0.0, 0.1, 0.3, 1.0],
+        [0.0, 0.01, 0.03, 0.1],
+        [4e4, 2e4, 1e4, 10.0],
+        (0, 2, 5, 9),
+        input_bytes=4e4,
+        compressed_bytes=1e4,
+        answer_bytes=10,
+        watts=1.0,
+        codings=(Coding("int8", 4.0), Coding("int4", 8.0)),
+    )
+    measured = {(2, "int8"): 0.9, (2, "int4"): 0.8, (5, "int8"): 0.7, (5, "int4"): 0.3}
+    for limit in (-1.0, 0.0, 0.3, 0.5, 0.75, 0.9, 2.0):
+        kept = options.within(max_leakage=limit, measured=measured)
+        assert DEVICE in kept.label, "what sends nothing leaks nothing"
+        for cut, codec, sends in zip(kept.cut, kept.codec, kept.sends, strict=True):
+            assert not sends or measured[cut, codec] <= limit, "and the input, which nobody measured, is never sent"
+        best = table(kept, "latency").options
+        for cut, codec, sends in zip(best.cut, best.codec, best.sends, strict=True):
+            assert not sends or measured[cut, codec] <= limit
+    assert len(options.within(max_leakage=0.5, measured=measured)) == 2
+    assert len(options.within(measured=measured)) == len(options), "without a limit all stay"
+    assert options.within(max_leakage=0.5).label == (DEVICE,), "what was not measured may leak everything"
+    with pytest.raises(ConfigError, match="leakage"):
+        options.rows(options.sends).within(max_leakage=0.1, measured=measured)
