@@ -72,7 +72,7 @@ def cloud(pair: Path, tmp_path: Path) -> Iterator[Cloud]:
     made.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright's loop runs for as long: other modules start loops of their own
 def chromium() -> Iterator[Any]:
     """The browser, without any page."""
     from playwright.sync_api import sync_playwright
