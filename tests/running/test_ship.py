@@ -27,7 +27,7 @@ SMALL, LARGE = Mlp((4,), 3, (8,)), Mlp((4,), 3, (64,))
 VALUES: dict[str, dict[str, Any]] = {
     "as it stands": {},
     "one process": {"autoscaling.enabled": False, "replicas": 1, "network.enabled": False},
-    "with GPUs and a page": {"gpus": 2, "page": True, "state.storageClass": "fast", "names": ["a.example", "b.example"]},
+    "GPUs, and a page": {"gpus": 2, "page": True, "state.storageClass": "fast", "names": ["a.example", "b.example"]},
     "an engine elsewhere": {"large": "oip+http://triton:8000#large", "arguments": ["--teach", "digits.small"]},
 }
 
