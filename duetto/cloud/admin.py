@@ -9,19 +9,16 @@ An error is one line of JSON: ``{"fault": ..., "remedy": ...}``.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
-import socket
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sql
-import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -31,6 +28,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from duetto.cloud.audit import Checked, Line
+from duetto.cloud.beside import address_of, served
 from duetto.cloud.database import reading
 from duetto.cloud.metrics import VERSION, Metrics
 from duetto.cloud.operators import OPERATOR, Operator
@@ -716,32 +714,6 @@ class Guard:
 # ---------------------------------------------------------------------------------------------------- serving it
 
 
-def address_of(text: str) -> tuple[str, int]:
-    """Host and port of ``127.0.0.1:8080``, ``:8080`` or ``8080``; this machine's loopback where no host is named.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    host, _, port = text.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"the address {text!r}", "use HOST:PORT, such as 127.0.0.1:8080")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
-def loopback(host: str) -> bool:
-    """Whether a host is this machine, seen from itself alone."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
-
-
-class Beside(uvicorn.Server):
-    """A server that leaves the signals to the service that it stands beside."""
-
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        return nullcontext()
-
-
 def serving(
     site: Site, address: str, on_listening: Callable[[str], None] = lambda url: None
 ) -> Callable[[Service], AbstractAsyncContextManager[None]]:
@@ -761,53 +733,12 @@ def serving(
 
     @asynccontextmanager
     async def beside(service: Service) -> AsyncIterator[None]:
-        tls = not loopback(host)
-        listening = bound(host, port)
-        config = uvicorn.Config(
-            application(site, service, tls=tls),
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            limit_concurrency=256,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=3,
-            ssl_certfile=site.folder / "server" / "certificate.pem" if tls else None,
-            ssl_keyfile=site.folder / "server" / "key.pem" if tls else None,
-        )
-        server = Beside(config)
-        task = asyncio.ensure_future(server.serve(sockets=[listening]))
-        try:
-            while not server.started and not task.done():
-                await asyncio.sleep(0.01)
-            if task.done():
-                task.result()
-            shown = f"[{host}]" if ":" in host else host
-            on_listening(f"{'https' if tls else 'http'}://{shown}:{listening.getsockname()[1]}")
+        def make(tls: bool) -> FastAPI:
+            return application(site, service, tls=tls)
+
+        async with served(site, host, port, make, on_listening, ws="none", limit_concurrency=256):
             if not any(each.revoked is None for each in await asyncio.to_thread(site.operators.all)):
                 _LOG.warning("nobody may administer this cloud yet: duetto cloud admin-token NAME --role operator")
             yield
-        finally:
-            server.should_exit = True
-            await task
 
     return beside
-
-
-def bound(host: str, port: int) -> socket.socket:
-    try:
-        family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(family)
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind(where)
-        except OSError:
-            made.close()
-            raise
-    except OSError as fault:
-        raise ConfigError(
-            f"cannot listen at {host}:{port} ({fault.strerror})", "is the port taken, or the address another's?"
-        ) from fault
-    return made

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import uvicorn
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -36,7 +35,8 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.websockets import WebSocketDisconnect
 
-from duetto.cloud.admin import Beside, Guard, Refusal, Throttle, address_of, bound, loopback, refused, unread
+from duetto.cloud.admin import Guard, Refusal, Throttle, refused, unread
+from duetto.cloud.beside import address_of, served
 from duetto.cloud.service import Service
 from duetto.cloud.site import Site
 from duetto.errors import ConfigError, DataError, Error
@@ -297,36 +297,12 @@ def serving(
 
     @asynccontextmanager
     async def beside(service: Service) -> AsyncIterator[None]:
-        tls = not loopback(host)
-        listening = bound(host, port)
-        config = uvicorn.Config(
-            application(site, service, tls=tls, files=files),
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="websockets-sansio",
-            ws_max_size=Limits().envelope_bytes,
-            ws_per_message_deflate=False,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=3,
-            ssl_certfile=site.folder / "server" / "certificate.pem" if tls else None,
-            ssl_keyfile=site.folder / "server" / "key.pem" if tls else None,
-        )
-        server = Beside(config)
-        task = asyncio.ensure_future(server.serve(sockets=[listening]))
-        try:
-            while not server.started and not task.done():
-                await asyncio.sleep(0.01)
-            if task.done():
-                task.result()
-            shown = f"[{host}]" if ":" in host else host
-            on_listening(f"{'https' if tls else 'http'}://{shown}:{listening.getsockname()[1]}")
+        def make(tls: bool) -> FastAPI:
+            return application(site, service, tls=tls, files=files)
+
+        ways = {"ws": "websockets-sansio", "ws_max_size": Limits().envelope_bytes, "ws_per_message_deflate": False}
+        async with served(site, host, port, make, on_listening, **ways):
             yield
-        finally:
-            server.should_exit = True
-            await task
 
     return beside
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from duetto.cloud.admin import Throttle, address_of, application, loopback, serving
+from duetto.cloud.admin import Throttle, application, serving
 from duetto.cloud.app import App
 from duetto.cloud.presence import Presence, Present
 from duetto.cloud.service import Service
@@ -369,25 +369,6 @@ def test_all_of_it_is_described(app: Any) -> None:
                 for status in ("401", "403", "422", "429", "503"):
                     assert answers[status]["content"]["application/json"]["schema"]["$ref"].endswith("/Fault")
             assert method in {"get", "post"}
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [("8080", ("127.0.0.1", 8080)), (":80", ("127.0.0.1", 80)), ("[::1]:0", ("::1", 0)), ("a.b:1", ("a.b", 1))],
-)
-def test_an_address_is_this_machine_s_unless_it_says_more(text: str, address: tuple[str, int]) -> None:
-    assert address_of(text) == address
-
-
-@pytest.mark.parametrize("text", ["", "host", "host:port", "host:70000"])
-def test_an_address_without_a_port_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="use HOST:PORT"):
-        address_of(text)
-
-
-def test_what_is_loopback() -> None:
-    assert [loopback(host) for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9")] == [True] * 4
-    assert [loopback(host) for host in ("0.0.0.0", "::", "cloud.example", "10.0.0.1")] == [False] * 4
 
 
 def served(site: Site, address: str, ask: Callable[[str], Any]) -> Any:
