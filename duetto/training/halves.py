@@ -7,9 +7,9 @@ numbers alone, so their steps are one step of stacked parameters (``torch.func.v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +21,11 @@ from duetto import tree as trees
 from duetto.errors import DataError
 from duetto.models.graph import unfused
 from duetto.models.staged import Half
+from duetto.training.losses import Named
 from duetto.training.optimisers import Optimiser
 from duetto.training.split import HALVES, Back, Forth, half_of, leaves_of, module_of, moved
 from duetto.tree import Tree
 from duetto.types import Key, Local, Skill, Work
-
-Named: TypeAlias = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
