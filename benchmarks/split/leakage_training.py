@@ -5,7 +5,8 @@
 Handwriting and its small network. Labels: slopes at the second pooling of 400 students' images, ten known slopes a
 class; and the gradients of 50 single images. Gradients: one image of each of two students, whose label is known.
 Membership: 600 images of unseen students, half of them trained on for 20 epochs; 8 shadow models on halves of the same
-600, so that 0.1 % of the others is less than one of them: the threshold accuses nobody wrongly.
+600, so that 0.1 % of the others is less than one of them: the threshold accuses nobody wrongly. Hijacking: a cloud that
+knows 6,000 employees' images leads the training of a fresh device's half on 2,000 students' for 1,500 steps.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from scipy import stats
 from duetto import tree as trees
 from duetto.attacks import labels, membership
 from duetto.attacks.gradients import Clip, Matching
+from duetto.attacks.hijacking import Hijack, Hijacking
 from duetto.attacks.release import Release
 from duetto.codecs import Quantise
 from duetto.evaluation import leakage
@@ -32,11 +34,11 @@ from duetto.models import Net, stage
 from duetto.models.net import built, fitting
 from duetto.tasks import Task, load
 from duetto.training import SGD, Adam, Client, CrossEntropy, gradient, sequential
-from duetto.training.split import learnable, learned
+from duetto.training.split import forward, learnable, learned, stepped
 from duetto.tree import Tree
 from duetto.types import Key, rng
 
-CUT = 6
+CUT, STEPS = 6, 1500
 
 
 def trained(task: Task, epochs: int) -> Tree:
@@ -147,10 +149,38 @@ def of_members(task: Task) -> dict[str, float]:
     return told | {"accuracy of members": float(right[member].mean()), "of others": float(right[~member].mean())}
 
 
+def of_hijacking(task: Task) -> dict[str, float]:
+    """SSIM of 200 students' images, by a cloud that led the device's training for so many steps; and without it."""
+    rows, _ = task.group("unseen")
+    draw = rng((task.seed, "hijacked")).permutation(len(rows))[:2000]
+    private = np.asarray(rows.x[draw], np.float32)
+    public = np.asarray(task.public.x[:6000], np.float32)
+    front = stage(built(task.small, task.seed).eval(), private[:2], proof="stages")[:CUT]
+    ((taken,), (given,)) = tuple(front.inputs), tuple(front.outputs)
+    shown, found = private[:200], dict[str, float]()
+
+    def guessed(cloud: Hijacking, params: Tree) -> float:
+        return float(leakage.ssim(shown, cloud.guess(forward(front, params, {taken: shown})[given])).mean())
+
+    for name, half in (("a pilot of its own", None), ("the half that it gave out", front)):
+        cloud = Hijack(width=256, positive=True).start(public, front.gives(1)[given].shape[1:], (task.seed,), half)
+        params, state, optimiser = learnable(front), {}, Adam(1e-3)
+        chance = rng((task.seed, "batches"))
+        for step in range(STEPS):
+            batch = {taken: private[chance.integers(0, len(private), 64)]}
+            slopes = {given: cloud.slopes(forward(front, params, batch)[given])}
+            params, state, _ = stepped(front, params, batch, slopes, optimiser, state, step, STEPS)
+        found[f"{name}: device that followed"] = guessed(cloud, params)
+        found[f"{name}: device that did not"] = guessed(cloud, learnable(front))
+    mean = np.repeat(public.mean(0)[None], len(shown), 0)
+    return found | {"mean public input": float(leakage.ssim(shown, mean).mean())}
+
+
 PARTS: dict[str, Callable[[Task], dict[str, float]]] = {
     "labels": of_labels,
     "gradients": of_gradients,
     "members": of_members,
+    "hijacking": of_hijacking,
 }
 
 
