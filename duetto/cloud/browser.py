@@ -20,7 +20,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -326,7 +326,7 @@ def _signed_by(shown: x509.Certificate, authorities: list[x509.Certificate]) -> 
     raise DataError("a certificate of another authority", "enrol the page here")
 
 
-def _keep(kept: OrderedDict, key: str, value: object) -> None:  # type: ignore[type-arg]
+def _keep(kept: OrderedDict[str, Any], key: str, value: Any) -> None:
     kept[key] = value
     if len(kept) > _MOST:
         kept.popitem(last=False)

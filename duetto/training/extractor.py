@@ -51,13 +51,13 @@ class Extractor(Client):
         """Learn, then look at the rows."""
         data = self.examples(local, {})
         n = len(data["y"])
-        told = local.memory.get("told")
-        if told is None or told.max() >= n:  # rows that are gone: what is answered about them is of no use
+        told, answers = local.memory.get("told"), np.asarray(tree["answers"])
+        if told is None or told.max() >= n:  # none yet, or rows that are gone: what was said before is not about these
             order = rng((*key, "told")).permutation(n)
-            local = local.remembering(told=np.resize(order, self.shown))
-        elif np.any(tree["answers"]):
+            local = local.remembering(told=np.resize(order, self.shown), before=answers)
+        elif not np.array_equal(answers, local.memory["before"]):  # else the cloud has not heard of these rows yet
             teacher, heard = np.zeros((n, self.net.classes), np.float32), np.zeros(n, np.float32)
-            teacher[told], heard[told] = tree["answers"], 1
+            teacher[told], heard[told] = answers, 1
             data = {**data, "teacher": teacher, "heard": heard}
         trained = sequential.run(self, {"params": self.personal(tree, local.memory)}, data, key)
         local, reply = self._reply(local, tree, trained)

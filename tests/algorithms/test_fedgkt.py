@@ -115,6 +115,21 @@ def test_rows_that_are_gone_are_drawn_again(data: Any) -> None:
     assert told.max() < len(data["ann"].y)
 
 
+def test_what_was_said_of_rows_that_are_gone_teaches_nothing(data: Any) -> None:
+    """The reply about the new rows was lost, so the old answers come again; once the cloud has heard, they count."""
+    algorithm = fedgkt(NET, PARAMS, SERVER, **HOW)
+    old, new = (np.full((6, 2), value, np.float32) * [1, -1] for value in (3, -2))
+    gone = Local(data["ann"], {"told": np.arange(3, 9), "before": np.zeros((6, 2)), "model": PARAMS})
+    local, _ = algorithm.client(gone, {"answers": old}, (1,), "cloud")
+    plain = Local(data["ann"], {name: each for name, each in local.memory.items() if name != "before"})
+    silent = plain.remembering(before=new)
+    again = algorithm.client(local, {"answers": old}, (2,), "cloud")[1]["delta"]["logits"]
+    heard = algorithm.client(local, {"answers": new}, (2,), "cloud")[1]["delta"]["logits"]
+    nothing = algorithm.client(silent, {"answers": new}, (2,), "cloud")[1]["delta"]["logits"]
+    np.testing.assert_array_equal(again, nothing)
+    assert np.abs(heard - nothing).max() > 1e-3
+
+
 def test_features_cross_through_a_codec(data: Any) -> None:
     plain = fedgkt(NET, PARAMS, SERVER, **{**HOW, "shown": 200})
     lean = replace(plain, up=Chain((codecs.Quantise(8),)))

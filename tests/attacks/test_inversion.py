@@ -4,34 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from images import NAIVE, PRIVATE, PUBLIC, blobs
 
 from duetto.attacks.inversion import Inversion
 from duetto.attacks.release import Release, features, view
 from duetto.errors import ConfigError, DataError
 from duetto.evaluation.leakage import psnr
-from duetto.models import Conv, stage
-from duetto.models.net import built
 
-DRAW = np.random.default_rng(0)
-
-
-def blobs(n: int, side: int = 8) -> np.ndarray:
-    """Images of two smooth bumps each, 0 to 1."""
-    at = np.arange(side)
-    centre = DRAW.random((2, n, 2)) * side
-    bumps = [np.exp(-((at[:, None] - c[:, :1, None]) ** 2 + (at - c[:, 1:, None]) ** 2) / 6) for c in centre]
-    return np.clip(bumps[0] + bumps[1], 0, 1)[:, None].astype(np.float32)
-
-
-PUBLIC, PRIVATE = blobs(600), blobs(60)
-NAIVE = psnr(PRIVATE, np.repeat(PUBLIC.mean(0)[None], 60, 0)).mean()
-
-
-@pytest.fixture(scope="module")
-def half() -> Any:
-    """The first convolution, ReLU and pooling of a network, untrained."""
-    net = Conv((1, 8, 8), 3, (4, 8))
-    return stage(built(net).eval(), np.zeros((2, *net.shape), np.float32))[:3]
+DRAW = np.random.default_rng(1)
 
 
 def test_a_linear_layer_that_can_be_inverted_is() -> None:

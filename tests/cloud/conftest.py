@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sql
 
 from duetto.cloud.database import opened, upgraded
+from duetto.cloud.site import Site
 
 
 def _without(what: str, remedy: str) -> None:
@@ -42,6 +43,16 @@ def _nobody() -> str | None:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name).pw_name
     return _without("PostgreSQL refuses root, and there is no user postgres or nobody", "add one")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A new one, over SQLite."""
+    for name in ("DUETTO_DB", "DUETTO_BLOBS"):
+        monkeypatch.delenv(name, raising=False)
+    made = Site(tmp_path / "cloud").begin()
+    yield made
+    made.engine.dispose()
 
 
 @pytest.fixture(scope="session")

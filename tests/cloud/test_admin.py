@@ -5,8 +5,7 @@ import json
 import re
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -53,16 +52,6 @@ class Asking:
             assert set(answer.json()) == {"fault", "remedy"}
             assert "\n" not in answer.text
         return answer.json() if answer.headers["content-type"] == "application/json" else answer.text
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A new one, over SQLite."""
-    for name in ("DUETTO_DB", "DUETTO_BLOBS"):
-        monkeypatch.delenv(name, raising=False)
-    made = Site(tmp_path / "cloud").begin()
-    yield made
-    made.engine.dispose()
 
 
 @pytest.fixture

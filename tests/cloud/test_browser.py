@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,6 @@ from duetto.transport.identity import Authority, made_key, requested
 from duetto.types import Local
 
 ORIGIN = "http://cloud"
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    for name in ("DUETTO_DB", "DUETTO_BLOBS"):
-        monkeypatch.delenv(name, raising=False)
-    made = Site(tmp_path / "cloud").begin()
-    yield made
-    made.engine.dispose()
 
 
 @pytest.fixture

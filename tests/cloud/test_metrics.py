@@ -1,7 +1,6 @@
 """Metrics say what has happened: each number is derived here from what was done."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,6 @@ from duetto.transport.identity import made_key, requested
 from duetto.transport.session import Question, Said
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A new one, over SQLite."""
-    for name in ("DUETTO_DB", "DUETTO_BLOBS"):
-        monkeypatch.delenv(name, raising=False)
-    made = Site(tmp_path / "cloud").begin()
-    yield made
-    made.engine.dispose()
 
 
 def told(metrics: Metrics) -> Samples:
