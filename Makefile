@@ -44,7 +44,7 @@ format: venv  ## write what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-page: web/node_modules/.stamp  ## build the device in the browser (needs npm), which `duetto cloud --page` serves
+page: web/node_modules/.stamp  ## build the device in the browser and the console (needs npm)
 	npm --prefix web run --silent build
 
 web/node_modules/.stamp: web/package.json web/package-lock.json
@@ -68,7 +68,7 @@ clean:  ## remove both environments and the caches
 wire: .venv-wire/bin/python web/node_modules/.stamp  ## make the protocol's messages again, with the oldest grpcio-tools that we allow
 	.venv-wire/bin/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. duetto/transport/wire.proto
 	.venv-wire/bin/python -m grpc_tools.protoc --plugin=protoc-gen-es=web/node_modules/.bin/protoc-gen-es \
-		-I duetto/transport --es_out=web/src --es_opt=target=js wire.proto
+		-I duetto/transport --es_out=web/page --es_opt=target=js wire.proto
 
 .venv-wire/bin/python:
 	$(PYTHON) -m venv .venv-wire

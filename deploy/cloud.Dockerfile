@@ -18,6 +18,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY duetto duetto
 COPY --from=page /src/duetto/cloud/page duetto/cloud/page
+COPY --from=page /src/duetto/cloud/console duetto/cloud/console
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/duetto \
     && /opt/duetto/bin/pip install --index-url "$TORCH_INDEX" "$(grep '^torch==' constraints.txt)" \
