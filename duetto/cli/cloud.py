@@ -125,7 +125,7 @@ def cloud(
     if small is not None:
         beside.append(teach.teaching(site, answers, small, params, model, every, share, rule, lesson, together))
     if admin is not None:
-        from duetto.cloud.admin import serving
+        from duetto.cloud.admin.app import serving
 
         beside.append(serving(site, admin, lambda url: shown.append(f"administration at {url}, ")))
     if page is not None:

@@ -29,16 +29,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from fastapi import FastAPI, Request, Response, WebSocket
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.websockets import WebSocketDisconnect
 
-from duetto.cloud.admin import Guard, Refusal, Throttle, refused, unread
 from duetto.cloud.beside import address_of, served
 from duetto.cloud.service import Service
 from duetto.cloud.site import Site
+from duetto.cloud.web import Guard, Refusal, Throttle, faults
 from duetto.errors import ConfigError, DataError, Error
 from duetto.transport.channel import Lost
 from duetto.transport.envelope import Limits
@@ -237,8 +236,7 @@ def application(site: Site, service: Service, *, tls: bool = False, files: Path 
         await socket.accept()
         await service.accept(Socket(socket), certificate)
 
-    app.add_exception_handler(Error, refused)
-    app.add_exception_handler(RequestValidationError, unread)
+    faults(app)
     app.mount("/", StaticFiles(directory=files, html=True))
     app.add_middleware(Guard, headers=(*_HEADERS, _OVER_TLS) if tls else _HEADERS)
     return app

@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from duetto.cloud.admin import Throttle, application, serving
+from duetto.cloud.admin.app import application, serving
 from duetto.cloud.app import App
 from duetto.cloud.presence import Presence, Present
 from duetto.cloud.service import Service
 from duetto.cloud.site import Site
+from duetto.cloud.web import Throttle
 from duetto.errors import ConfigError
 from duetto.protocols.deliver import Entry
 from duetto.transport.identity import made_key, requested
