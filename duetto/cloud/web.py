@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import sqlalchemy as sql
 from fastapi import FastAPI, Request, Response
@@ -82,6 +83,17 @@ def faults(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _unknown)
     app.add_exception_handler(sql.exc.SQLAlchemyError, _no_database)
     app.add_exception_handler(Exception, _broken)
+
+
+def own(origin: str | None, host: str | None) -> str:
+    """The origin of a request that a page of this server makes.
+
+    Raises:
+        Refusal: another page does, or none.
+    """
+    if not origin or not host or urlsplit(origin).netloc != host:
+        raise Refusal(403, "a request of another page", "open the page that this server serves")
+    return origin
 
 
 async def _refused(request: Request, fault: Any) -> Response:

@@ -12,14 +12,17 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from duetto.cloud.metrics import Metrics
+from duetto.cloud.observed import Observed
 from duetto.cloud.operators import OPERATOR, Operator
 from duetto.cloud.presence import Presence
+from duetto.cloud.promotion import Promotion
 from duetto.cloud.registry import CHANNELS
 from duetto.cloud.service import Service
 from duetto.cloud.site import Site
-from duetto.cloud.web import FAILURES, Refusal, Throttle
+from duetto.cloud.web import FAILURES, Refusal, Throttle, own
 
 _LOG = logging.getLogger(__name__)
+COOKIE = "duetto_console"
 
 
 class Fault(BaseModel):
@@ -46,18 +49,28 @@ class Administered:
         service: that runs in this process, if one does.
         metrics: of both.
         throttle: who has to wait.
+        rule: by which versions that are tried are judged.
+        observed: what devices tell of their answers.
         presence: who is connected, to any process.
     """
 
     site: Site
     service: Service | None
     metrics: Metrics
+    rule: Promotion
+    observed: Observed
     throttle: Throttle = field(default_factory=Throttle)
 
     @property
     def presence(self) -> Presence:
         """As all processes tell."""
         return Presence(self.site.engine)
+
+    @property
+    def counters(self) -> dict[str, float]:
+        """Of this process's batcher; empty where there is none."""
+        counters = getattr(None if self.service is None else self.service.uses, "counters", None)
+        return {} if counters is None else dict(counters())
 
 
 _BEARER = HTTPBearer(auto_error=False, description="a token of `duetto cloud admin-token`")
@@ -74,18 +87,30 @@ Cloud = Annotated[Administered, Depends(_cloud)]
 def viewer(
     request: Request, cloud: Cloud, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
 ) -> Operator:
-    """Whoever has a token.
+    """Whoever has a token, in the header or in the console's cookie.
 
     Raises:
-        Refusal: nobody, or one who has tried too often.
+        Refusal: nobody, or one who has tried too often; a cookie that another page's request brings.
+    """
+    token = request.cookies.get(COOKIE) if given is None else given.credentials
+    if given is None and token is not None and request.method not in {"GET", "HEAD"}:
+        own(request.headers.get("origin"), request.headers.get("host"))
+    return known(request, cloud, token)
+
+
+def known(request: Request, cloud: Administered, token: str | None) -> Operator:
+    """Whose token this is.
+
+    Raises:
+        Refusal: nobody's, or somebody's who has tried too often.
     """
     address = request.client.host if request.client else ""
     if (wait := cloud.throttle.wait(address)) > 0:
         seconds = str(int(wait) + 1)
         raise Refusal(429, "too many wrong tokens from this address", f"wait {seconds} s", retry_after=seconds)
-    if given is None:
+    if token is None:
         raise Refusal(401, "no token", "send Authorization: Bearer TOKEN", www_authenticate="Bearer")
-    found = cloud.site.operators.known(given.credentials)
+    found = cloud.site.operators.known(token)
     if found is None:
         if cloud.throttle.failed(address) == FAILURES:
             _LOG.warning("%d wrong tokens from %s: it waits", FAILURES, address)

@@ -13,11 +13,13 @@ from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
 from duetto.cloud import admin
-from duetto.cloud.admin import audit, feedback, fleet, models
+from duetto.cloud.admin import alarms, audit, console, exports, feedback, fleet, live, models, quality, rounds
 from duetto.cloud.admin.access import REFUSED, Administered, Cloud, Fault, Viewing
 from duetto.cloud.beside import address_of, served
 from duetto.cloud.database import reading
 from duetto.cloud.metrics import VERSION, Metrics
+from duetto.cloud.observed import Observed
+from duetto.cloud.promotion import Promotion
 from duetto.cloud.service import Service
 from duetto.cloud.site import Site
 from duetto.cloud.web import Guard, Refusal, faults
@@ -25,14 +27,18 @@ from duetto.cloud.web import Guard, Refusal, faults
 _LOG = logging.getLogger(__name__)
 _HEADERS = (
     ("cache-control", "no-store"),
-    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    (
+        "content-security-policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
     ("referrer-policy", "no-referrer"),
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "DENY"),
 )
 _OVER_TLS = ("strict-transport-security", "max-age=31536000")
 api = APIRouter(prefix="/api/v1", responses=REFUSED)
-for each in (fleet, feedback, models, audit):
+for each in (fleet, quality, feedback, models, rounds, alarms, audit, exports, live):
     api.include_router(each.api)
 
 
@@ -52,17 +58,19 @@ class Ready(BaseModel):
 @api.get("/batcher", tags=["process"])
 async def batcher(cloud: Cloud, who: Viewing) -> dict[str, float]:
     """What the batcher of this process has done; empty where there is none."""
-    counters = getattr(None if cloud.service is None else cloud.service.uses, "counters", None)
-    return {} if counters is None else dict(counters())
+    return cloud.counters
 
 
-def application(site: Site, service: Service | None = None, *, tls: bool = False) -> FastAPI:
+def application(
+    site: Site, service: Service | None = None, *, tls: bool = False, rule: Promotion = Promotion()
+) -> FastAPI:
     """The administration of a site, and of the service that runs in this process.
 
     Args:
         site: the cloud's.
         service: the running one, to which devices are connected; None administers what is stored.
         tls: whether it is served over TLS, and is to be from now on.
+        rule: by which versions that are tried are judged.
     """
     app = FastAPI(
         title="Duetto cloud",
@@ -72,12 +80,14 @@ def application(site: Site, service: Service | None = None, *, tls: bool = False
         docs_url=None,  # both pages would be fetched from elsewhere
         redoc_url=None,
     )
-    app.state.administered = Administered(site, service, Metrics(site, service))
+    app.state.administered = Administered(site, service, Metrics(site, service), rule, Observed(site.feedback))
+    app.state.beating = live.Beating(app.state.administered)
     app.include_router(api)
     app.add_api_route("/healthz", _healthz, tags=["process"], response_model=Alive)
     app.add_api_route("/readyz", _readyz, tags=["process"], response_model=Ready, responses={503: {"model": Fault}})
     app.add_api_route("/metrics", _metrics, tags=["process"], response_class=PlainTextResponse, responses=REFUSED)
     faults(app)
+    console.mounted(app, tls)
     app.add_middleware(Guard, headers=(*_HEADERS, _OVER_TLS) if tls else _HEADERS)
     return app
 
@@ -106,7 +116,10 @@ async def _metrics(cloud: Cloud, who: Viewing) -> Response:
 
 
 def serving(
-    site: Site, address: str, on_listening: Callable[[str], None] = lambda url: None
+    site: Site,
+    address: str,
+    on_listening: Callable[[str], None] = lambda url: None,
+    rule: Promotion = Promotion(),
 ) -> Callable[[Service], AbstractAsyncContextManager[None]]:
     """What serves the administration beside a service (``App.more``), in the same event loop.
 
@@ -116,6 +129,7 @@ def serving(
         site: the cloud's.
         address: such as ``127.0.0.1:8080``; port 0 is any that is free.
         on_listening: called with the URL.
+        rule: by which versions that are tried are judged.
 
     Raises:
         ConfigError: no such address; or, once it starts, one that cannot be had.
@@ -125,7 +139,7 @@ def serving(
     @asynccontextmanager
     async def beside(service: Service) -> AsyncIterator[None]:
         def make(tls: bool) -> FastAPI:
-            return application(site, service, tls=tls)
+            return application(site, service, tls=tls, rule=rule)
 
         async with served(site, host, port, make, on_listening, ws="none", limit_concurrency=256):
             if not any(each.revoked is None for each in await asyncio.to_thread(site.operators.all)):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
 from duetto.cloud.admin.access import Acting, Cloud, Viewing
@@ -27,15 +28,24 @@ def operators(cloud: Cloud, who: Acting) -> list[Operator]:
     return list(cloud.site.operators.all())
 
 
+@dataclass(frozen=True)
+class Whose:
+    """Which lines are asked about."""
+
+    by: Annotated[str, Query(max_length=100, description="what is in the name of who did it")] = ""
+    action: Annotated[str, Query(max_length=100, description="what was done, such as promote")] = ""
+
+
 @api.get("/audit")
 def audit(
     cloud: Cloud,
     who: Viewing,
+    whose: Annotated[Whose, Depends()],
     before: Annotated[int | None, Query(ge=1, description="only lines below this number")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Said:
     """Who did what, and when; the newest first."""
-    found = cloud.site.audit.newest(limit + 1, before)
+    found = cloud.site.audit.newest(limit + 1, before, who=whose.by, action=whose.action)
     return Said(lines=found[:limit], next=found[limit - 1].number if len(found) > limit else None)
 
 

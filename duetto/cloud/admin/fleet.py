@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
-from duetto.cloud.admin.access import NOT_THERE, Acting, Cloud, DeviceName, Viewing, Why, doing
+from duetto.cloud.admin.access import NOT_THERE, Acting, Administered, Cloud, DeviceName, Viewing, Why, doing
 from duetto.cloud.presence import Present
 from duetto.cloud.web import Refusal
 
@@ -29,6 +32,7 @@ class FleetDevice(BaseModel):
     since: float | None = Field(description="when it came, while it is online")
     process: str | None = Field(description="to which process it is connected")
     software: str | None = Field(description="what it speaks with, as it says")
+    profile: str | None = Field(description="what kind of device it is, if it said so")
     version: int | None = Field(description="of the model that it had when it connected, if it said so")
 
 
@@ -39,6 +43,8 @@ class Fleet(BaseModel):
     online: int = Field(description="devices that are connected, in the whole fleet")
     admitted: int
     revoked: int
+    versions: dict[str, int] = Field(description="devices that are connected, by the version of their model")
+    profiles: dict[str, int] = Field(description="devices that are connected, by what kind they are")
     next: int | None = Field(description="the offset of the next page, if there is one")
 
 
@@ -61,32 +67,84 @@ class Issued(BaseModel):
     authority: str = Field(description="PEM; the device needs it to know this cloud")
 
 
+State = Literal["all", "online", "offline", "admitted", "revoked"]
+Prefix = Annotated[str, Query(pattern=r"^[^\x00]{0,63}$", description="with which names begin")]
+
+
+@dataclass(frozen=True)
+class Which:
+    """Which devices are asked about."""
+
+    state: State = "all"
+    prefix: Prefix = ""
+    version: Annotated[int | None, Query(description="of the model that they had when they connected")] = None
+    profile: Annotated[str | None, Query(max_length=63, description="what kind of device they are")] = None
+
+
 @api.get("/fleet")
 def fleet(
     cloud: Cloud,
     who: Viewing,
-    state: Literal["all", "online", "offline", "admitted", "revoked"] = "all",
-    prefix: Annotated[str, Query(pattern=r"^[^\x00]{0,63}$", description="with which names begin")] = "",
+    which: Annotated[Which, Depends()],
     offset: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> Fleet:
     """The devices: who is online, with what, when last seen, and who is revoked."""
-    enrolment, present = cloud.site.enrolment, cloud.presence.all()
-    admitted, revoked = enrolment.counts()
-    if state in {"online", "offline"}:  # who is here is another table's, and the keys of many names are few
-        known = enrolment.devices(prefix, revoked=False)
-    else:
-        known = enrolment.devices(
-            prefix, revoked=None if state == "all" else state == "revoked", offset=offset, limit=limit + 1
-        )
-    rows = [_row(asdict(each), present.get(each.name) if each.revoked is None else None) for each in known]
-    if state in {"online", "offline"}:
-        named = {row.name for row in rows}
-        strangers = [each for name, each in sorted(present.items()) if name not in named and name.startswith(prefix)]
-        rows += [_row({"name": each.device}, each) for each in strangers]
-        rows = [row for row in rows if row.online == (state == "online")][offset : offset + limit + 1]
-    more = offset + limit if len(rows) > limit else None
-    return Fleet(devices=rows[:limit], online=len(present), admitted=admitted, revoked=revoked, next=more)
+    present = cloud.presence.all()
+    admitted, revoked = cloud.site.enrolment.counts()
+    rows = chosen(cloud, which, present, offset, limit + 1)
+    return Fleet(
+        devices=rows[:limit],
+        online=len(present),
+        admitted=admitted,
+        revoked=revoked,
+        versions=_counted("none" if each.version is None else str(each.version) for each in present.values()),
+        profiles=_counted(profile(each.software) or "not told" for each in present.values()),
+        next=offset + limit if len(rows) > limit else None,
+    )
+
+
+def chosen(
+    cloud: Administered, which: Which, present: Mapping[str, Present], offset: int = 0, limit: int | None = None
+) -> list[FleetDevice]:
+    """Devices by name, those that were asked about.
+
+    Args:
+        cloud: whose.
+        which: they are.
+        present: who is connected.
+        offset, limit: leave so many out, and tell so many at most.
+    """
+    enrolment, state = cloud.site.enrolment, which.state
+    # What only a connected device tells is another table's: the database cannot choose by it, nor count pages.
+    live = state in {"online", "offline"} or which.version is not None or which.profile is not None
+    gone = None if state == "all" else state == "revoked"
+    if not live:
+        known = enrolment.devices(which.prefix, revoked=gone, offset=offset, limit=limit)
+        return [_row(asdict(each), None if each.revoked else present.get(each.name)) for each in known]
+    rows = [_row(asdict(each), present.get(each.name)) for each in enrolment.devices(which.prefix, revoked=False)]
+    named = {row.name for row in rows}
+    strangers = [each for name, each in sorted(present.items()) if name not in named and name.startswith(which.prefix)]
+    rows += [_row({"name": each.device}, each) for each in strangers]
+    kept = [
+        row
+        for row in rows
+        if (state not in {"online", "offline"} or row.online == (state == "online"))
+        and which.version in (None, row.version)
+        and which.profile in (None, row.profile)
+        and state != "revoked"
+    ]
+    return kept[offset : None if limit is None else offset + limit]
+
+
+def profile(software: str) -> str | None:
+    """What kind of device speaks so: the comment behind its software, as in ``duetto 1 (pixel-7)``."""
+    found = re.search(r"\(([^()]*)\)$", software)
+    return found.group(1) if found else None
+
+
+def _counted(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
 
 
 @api.get("/fleet/{name}", responses=NOT_THERE)
@@ -126,4 +184,5 @@ def token(cloud: Cloud, who: Acting, body: Asked) -> Issued:
 def _row(known: dict[str, Any], here: Present | None) -> FleetDevice:
     enrolled = {name: known.get(name) for name in ("name", "fingerprint", "enrolled", "seen", "revoked", "reason")}
     session = {name: getattr(here, name, None) for name in ("since", "process", "software", "version")}
-    return FleetDevice.model_validate({**enrolled, **session, "online": here is not None})
+    kind = None if here is None else profile(here.software)
+    return FleetDevice.model_validate({**enrolled, **session, "profile": kind, "online": here is not None})

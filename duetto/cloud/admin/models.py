@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import logging
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
@@ -20,9 +21,14 @@ from duetto.cloud.admin.access import (
     Why,
     doing,
 )
+from duetto.cloud.channels import offered
 from duetto.cloud.registry import CHANNELS, Move, Pause, Version
+from duetto.cloud.trial import Trial
+from duetto.cloud.trial import trial as found
 from duetto.cloud.web import Refusal
+from duetto.errors import Error
 
+_LOG = logging.getLogger(__name__)
 api = APIRouter(tags=["models"])
 
 
@@ -59,6 +65,19 @@ class Model(BaseModel):
     name: str
     newest: int = Field(description="its newest version")
     channels: list[Channel]
+
+
+@dataclass(frozen=True)
+class Moved(Move):
+    """One step of a channel, and what its devices are offered for it.
+
+    Attributes:
+        releases: numbers that were signed just now.
+        pending: why devices are not offered it yet; whoever holds the keys, or teaches, does so then.
+    """
+
+    releases: list[int]
+    pending: str | None
 
 
 class Measured(BaseModel):
@@ -122,20 +141,23 @@ def history(cloud: Cloud, who: Viewing, model: ModelName, channel: ChannelName) 
 
 
 @api.post("/models/{model}/channels/{channel}/promote", responses=NOT_THERE | NOT_NOW)
-def promote(cloud: Cloud, who: Acting, model: ModelName, channel: ChannelName, body: Promotion) -> Move:
-    """Point a channel to a version."""
+def promote(cloud: Cloud, who: Acting, model: ModelName, channel: ChannelName, body: Promotion) -> Moved:
+    """Point a channel to a version, and offer it to the channel's devices."""
     about = {"model": model, "channel": channel, **body.model_dump()}
     with doing(cloud, who, "promote", **about):
-        return cloud.site.registry.promote(
+        move = cloud.site.registry.promote(
             model, body.version, channel, by=who.name, why=body.why, expected=body.expected
         )
+    return _offered(cloud, move)
 
 
 @api.post("/models/{model}/channels/{channel}/roll-back", responses=NOT_NOW)
-def roll_back(cloud: Cloud, who: Acting, model: ModelName, channel: ChannelName, body: RollBack) -> Move:
-    """Point a channel to where it pointed before its last promotion; again, to before the one before that."""
+def roll_back(cloud: Cloud, who: Acting, model: ModelName, channel: ChannelName, body: RollBack) -> Moved:
+    """Point a channel to where it pointed before its last promotion, again to before the one before that; and offer it
+    to the channel's devices, under a higher number."""
     with doing(cloud, who, "roll back", model=model, channel=channel, **body.model_dump()):
-        return cloud.site.registry.roll_back(model, channel, by=who.name, why=body.why, expected=body.expected)
+        move = cloud.site.registry.roll_back(model, channel, by=who.name, why=body.why, expected=body.expected)
+    return _offered(cloud, move)
 
 
 @api.post("/models/{model}/channels/{channel}/pause", responses=NOT_THERE | NOT_NOW)
@@ -158,6 +180,22 @@ def releases(cloud: Cloud, who: Viewing) -> Releases:
     found = cloud.site.releases
     expires = {role: when.timestamp() for role, when in found.expiries().items()}
     return Releases(releases=[Offered(**asdict(each)) for each in found.releases()], expires=expires)
+
+
+@api.get("/models/{model}/trial", responses=NOT_THERE)
+def trial(cloud: Cloud, who: Viewing, model: ModelName) -> Trial | None:
+    """The version that the canary tries beside the stable one, and what the rule says of it; null where none is."""
+    return found(cloud.site, model, cloud.rule)
+
+
+def _offered(cloud: Administered, move: Move) -> Moved:
+    """What was decided stands, whether or not it can be signed from here."""
+    try:
+        made = offered(cloud.site, move.model)
+    except Error as fault:
+        _LOG.warning("%s of %s: %s", move.channel, move.model, fault)
+        return Moved(**vars(move), releases=[], pending=str(fault))
+    return Moved(**vars(move), releases=[each.version for each in made], pending=None)
 
 
 def _channels(cloud: Administered, name: str) -> list[Channel]:
