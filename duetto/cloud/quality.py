@@ -114,8 +114,10 @@ class OfRelease:
     agreed: float | None
 
 
-def chosen(told: Told, since: float, until: float, prefix: str = "", release: int | None = None) -> Told:
-    """What was told of a time, of devices whose names begin so, and of one release.
+def chosen(
+    told: Told, since: float, until: float, prefix: str = "", release: int | None = None, device: str | None = None
+) -> Told:
+    """What was told of a time, of devices whose names begin so, or of one, and of one release.
 
     Corrections tell no release: with one chosen there are none.
 
@@ -124,12 +126,13 @@ def chosen(told: Told, since: float, until: float, prefix: str = "", release: in
         since, until: seconds since 1970; the first counts, the last does not.
         prefix: of names.
         release: of the small model.
+        device: a whole name.
     """
-    named = np.array([name.startswith(prefix) for name in told.devices], bool)
+    named = np.array([name.startswith(prefix) and device in (None, name) for name in told.devices], bool)
 
     def rows(all_rows: np.ndarray) -> np.ndarray:
         kept = (all_rows["time"] >= since) & (all_rows["time"] < until)
-        return kept & named[all_rows["device"]] if prefix else kept
+        return kept if named.all() else kept & named[all_rows["device"]]
 
     answers = told.answers[rows(told.answers)]
     corrections = told.corrections[rows(told.corrections)]

@@ -79,6 +79,8 @@ def test_filters(told: Told) -> None:
     kept = [row for row in told.answers if 30 <= row["time"] < 60 and row["device"] < 5 and row["release"] == 2]
     assert made.answers.tolist() == [tuple(row.tolist()) for row in kept]
     assert len(made.corrections) == 0, "a correction tells no release"
+    assert set(chosen(told, 0, 120, device="phone-1").answers["device"]) == {1}
+    assert len(chosen(told, 0, 120, device="phone").answers) == 0
     assert len(chosen(told, 0, 120, "phone").corrections) == (told.corrections["device"] < 5).sum()
 
 

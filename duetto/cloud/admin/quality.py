@@ -26,10 +26,11 @@ class Window:
     window: Annotated[float, Query(gt=0, le=366 * 86400, description="seconds, up to now")] = 3600.0
     prefix: Prefix = ""
     release: Annotated[int | None, Query(description="of the small model")] = None
+    device: Annotated[str | None, Query(pattern=r"^[^\x00]{1,200}$", description="a whole name")] = None
 
     def told(self, cloud: Administered, until: float) -> Told:
         """What was told of it."""
-        return quality.chosen(cloud.observed.told(), until - self.window, until, self.prefix, self.release)
+        return quality.chosen(cloud.observed.told(), until - self.window, until, self.prefix, self.release, self.device)
 
 
 Asked = Annotated[Window, Depends()]
