@@ -66,8 +66,8 @@ def cloud(
     admin: Annotated[
         str | None,
         typer.Option(
-            help="Administer over HTTP, and tell /metrics, at HOST:PORT, or at a port of this machine alone; "
-            "elsewhere over TLS."
+            help="The console, the administration over HTTP and /metrics at HOST:PORT, or at a port of this machine "
+            "alone; elsewhere over TLS."
         ),
     ] = None,
     page: Annotated[
@@ -127,7 +127,7 @@ def cloud(
     if admin is not None:
         from duetto.cloud.admin.app import serving
 
-        beside.append(serving(site, admin, lambda url: shown.append(f"administration at {url}, ")))
+        beside.append(serving(site, admin, lambda url: shown.append(f"console at {url}, "), teach.ruled(rule)))
     if page is not None:
         from duetto.cloud import browser
 

@@ -80,7 +80,6 @@ def teaching(
     """
     from duetto import tree as trees
     from duetto.cli.model import named
-    from duetto.cloud.promotion import Promotion
     from duetto.cloud.teacher import Lesson as Taught
     from duetto.cloud.teacher import Teacher
     from duetto.errors import WireError
@@ -113,12 +112,23 @@ def teaching(
         first,
         model,
         lesson=_set(Taught(client), lesson),
-        rule=_set(Promotion(), rule),
+        rule=ruled(rule),
         share=share,
         every=every,
         algorithm=algorithm,
         rounds=rounds,
     )
+
+
+def ruled(texts: Sequence[str] | None) -> Any:
+    """The rule of promotion that the flags say.
+
+    Raises:
+        ConfigError: a number that cannot be.
+    """
+    from duetto.cloud.promotion import Promotion
+
+    return _set(Promotion(), texts)
 
 
 def _client(small: str) -> Any:

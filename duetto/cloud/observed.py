@@ -52,6 +52,12 @@ class Told:
     devices: Sequence[str]
     arrival: int
 
+    def releases(self) -> dict[str, int]:
+        """By device, the release of the small model that gave its newest answer."""
+        newest = np.full(len(self.devices), -(2**63), np.int64)
+        newest[self.answers["device"]] = self.answers["release"]  # of one that comes twice the last one stays
+        return {name: int(release) for name, release in zip(self.devices, newest, strict=True) if release > -(2**63)}
+
 
 @dataclass(eq=False)
 class Observed:

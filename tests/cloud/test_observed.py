@@ -34,6 +34,7 @@ def test_answers_are_read_as_devices_tell_them(site: Site) -> None:
     keep(site, "b", corrected(1, 1), corrected(2, 2))
     told = observed.told()
     assert told.devices == ("a", "b")
+    assert told.releases() == {"a": 3}
     answers = told.answers
     assert answers["asked"].tolist() == [True, True, False, True]
     assert answers["agreed"].tolist() == [1, 0, -1, -1]  # -1: not asked; or no answer of its own

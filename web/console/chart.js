@@ -8,6 +8,10 @@ const HEIGHT = 190;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
+const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+const DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+const clock = (tick, { min, max }) => (max - min > 2 * 86400 ? DAY : CLOCK).format(new Date(1000 * tick));
+
 /**
  * A figure that can be given other numbers.
  *
@@ -50,8 +54,8 @@ export class Chart {
         height: HEIGHT,
         cursor: { drag: { x: false, y: false } },
         legend: { live: true },
-        scales: { y: { range: (_, low, high) => [this.floor, this.ceiling ?? Math.max(high ?? 0, 1e-9) * 1.08] } },
-        axes: [axis, { ...axis, size: 62, values: (_, ticks) => ticks.map((each) => this.say(each)) }],
+        scales: { y: { range: (_, low, high) => [this.floor, this.ceiling ?? (high > 0 ? high * 1.08 : 1)] } },
+        axes: [{ ...axis, values: (plot, ticks) => ticks.map((each) => clock(each, plot.scales.x)) }, { ...axis, size: 62, values: (_, ticks) => ticks.map((each) => this.say(each)) }],
         series: [
           { value: (_, number) => (number ? when(number) : "") },
           ...this.lines.map((each) => ({ label: each.label, stroke: colour(each.colour), width: each.thin ? 1.2 : 2, dash: each.thin ? [4, 3] : undefined, spanGaps: false, value })),

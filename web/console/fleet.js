@@ -41,12 +41,12 @@ async function invite() {
 }
 
 export function fleet(place) {
-  const form = filters("fleet", [choice("State", "state", STATES, place.state ?? "all"), prefixed(place), field("Model version", "version", place.version, { inputmode: "numeric", size: "6", placeholder: "any" }), field("Profile", "profile", place.profile, { placeholder: "any" })]);
+  const form = filters("fleet", [choice("State", "state", STATES, place.state ?? "all"), prefixed(place), field("Release", "version", place.version, { inputmode: "numeric", size: "6", placeholder: "any" }), field("Profile", "profile", place.profile, { placeholder: "any" })]);
   const [shown, sums, pages] = [h("div"), h("div", { class: "sums" }), h("nav", { class: "row", "aria-label": "Pages" })];
   const csv = h("a", { download: "" }, "Export as CSV");
   const view = {
     element: h("div", {}, h("h1", {}, "Fleet"), sums, form, shown, pages, h("p", { class: "row" }, h("button", { type: "button", click: invite }, "Let a device in"), csv)),
-    marks: (pulse) => `${pulse.online} ${pulse.admitted} ${pulse.revoked}`,
+    marks: (pulse) => `${pulse.online} ${pulse.admitted} ${pulse.revoked} ${pulse.moves} ${Math.floor(pulse.unix_seconds / 10)}`,
     async refresh(place) {
       view.place = place;
       fill(form, place);
@@ -54,7 +54,7 @@ export function fleet(place) {
       const offset = Number(place.offset ?? 0) || 0;
       csv.href = address("exports/fleet.csv", which);
       const found = await get("fleet", { ...which, offset, limit: PAGE });
-      const chips = (name, counted) => h("p", { class: "row" }, h("span", { class: "hint" }, name === "version" ? "Versions of those online:" : "Profiles of those online:"), ...Object.entries(counted).map(([value, n]) => (value === "none" || value === "not told" ? h("span", { class: "chip" }, `${value}: ${n}`) : h("a", { class: "chip", href: link("fleet", { ...place, view: undefined, [name]: value, offset: "" }) }, `${value}: ${n}`))));
+      const chips = (name, counted) => h("p", { class: "row" }, h("span", { class: "hint" }, name === "version" ? "Releases of those online:" : "Profiles of those online:"), ...Object.entries(counted).map(([value, n]) => (value === "none" || value === "not told" ? h("span", { class: "chip" }, `${value}: ${n}`) : h("a", { class: "chip", href: link("fleet", { ...place, view: undefined, [name]: value, offset: "" }) }, `${value}: ${n}`))));
       put(sums, h("p", {}, h("strong", {}, many(found.online, "device")), " online; ", many(found.admitted, "key"), " admitted, ", count(found.revoked), " revoked."), found.online > 0 && chips("version", found.versions), found.online > 0 && chips("profile", found.profiles));
       put(shown, found.devices.length ? rows(found.devices, () => view.refresh(view.place)) : nothing(found, which));
       const page = (label, to) => h("a", { href: link("fleet", { ...place, view: undefined, offset: to || "" }), "data-key": label }, label);
@@ -68,7 +68,7 @@ function rows(devices, after) {
   const state = (each) => (each.revoked ? h("span", { class: "bad" }, `revoked: ${each.reason ?? ""}`) : each.online ? h("span", { class: "good" }, "online") : "offline");
   return table(
     "Devices",
-    ["device", "state", "since", "model", "profile", "speaks", "enrolled", "key", "act"],
+    ["device", "state", "since", "release", "profile", "speaks", "enrolled", "key", "act"],
     devices.map((each) => [
       h("a", { href: link("device", { name: each.name }) }, each.name),
       state(each),

@@ -51,7 +51,7 @@ export class Figures {
       tile("Agreement", percent(whole.agreed.all[0]), `of ${many(whole.agreed.n[0], "answer")} of the cloud`),
       tile("Right", percent(whole.right.all[0]), `of ${count(whole.right.n[0])} that users spoke of`),
       tile("Slow answers", seconds(whole.seconds[1][0]), `95 % are faster; half within ${seconds(whole.seconds[0][0])}`),
-      tile("1,000 answers", dollars(scaled(whole.dollars[0])), `${bytes(scaled(whole.bytes[0]))} sent`),
+      tile("1,000 answers", whole.dollars[0] ? dollars(scaled(whole.dollars[0])) : bytes(scaled(whole.bytes[0])), whole.dollars[0] ? `${bytes(scaled(whole.bytes[0]))} sent` : "sent; no price is told"),
     );
     put(
       this.nothing,
@@ -67,7 +67,8 @@ export class Figures {
       chart.set(this.alone ? [times, all] : [times, all, middle, low, high], words.replace(/; $/, ""));
     }
     this.latency.set([times, ...spans.seconds, spans.asked_seconds[1]], `Half within ${seconds(whole.seconds[0][0])}, 95 % within ${seconds(whole.seconds[1][0])}; of those asked ${seconds(whole.asked_seconds[1][0])}.`);
-    this.money.set([times, spans.dollars.map(scaled)], `${dollars(scaled(whole.dollars[0]))} on average.`);
+    this.money.element.hidden = !whole.dollars[0];
+    if (whole.dollars[0]) this.money.set([times, spans.dollars.map(scaled)], `${dollars(scaled(whole.dollars[0]))} on average.`);
     this.sent.set([times, spans.bytes], `${bytes(whole.bytes[0])} on average.`);
     this.flow.set([times, spans.answers, spans.devices], `${many(n, "answer")} of ${many(whole.devices[0], "device")}.`);
   }

@@ -14,7 +14,7 @@ from fastapi.responses import Response, StreamingResponse
 from duetto.cloud import quality
 from duetto.cloud.admin.access import Cloud, Viewing
 from duetto.cloud.admin.audit import Whose
-from duetto.cloud.admin.fleet import Which, chosen
+from duetto.cloud.admin.fleet import Which, chosen, here
 from duetto.cloud.admin.quality import SPANS, Asked, now
 
 api = APIRouter(prefix="/exports", tags=["exports"])
@@ -24,7 +24,7 @@ _PAGE = 1000
 @api.get("/fleet.csv", response_class=Response)
 def fleet(cloud: Cloud, who: Viewing, which: Annotated[Which, Depends()]) -> Response:
     """The devices."""
-    return _file("fleet", (each.model_dump() for each in chosen(cloud, which, cloud.presence.all())))
+    return _file("fleet", (each.model_dump() for each in chosen(cloud, which, here(cloud))))
 
 
 @api.get("/quality.csv", response_class=Response)

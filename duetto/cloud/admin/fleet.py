@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -33,7 +33,7 @@ class FleetDevice(BaseModel):
     process: str | None = Field(description="to which process it is connected")
     software: str | None = Field(description="what it speaks with, as it says")
     profile: str | None = Field(description="what kind of device it is, if it said so")
-    version: int | None = Field(description="of the model that it had when it connected, if it said so")
+    version: int | None = Field(description="release of its model, by its newest answer, else as it connected")
 
 
 class Fleet(BaseModel):
@@ -77,7 +77,7 @@ class Which:
 
     state: State = "all"
     prefix: Prefix = ""
-    version: Annotated[int | None, Query(description="of the model that they had when they connected")] = None
+    version: Annotated[int | None, Query(description="the release of their model")] = None
     profile: Annotated[str | None, Query(max_length=63, description="what kind of device they are")] = None
 
 
@@ -90,7 +90,7 @@ def fleet(
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> Fleet:
     """The devices: who is online, with what, when last seen, and who is revoked."""
-    present = cloud.presence.all()
+    present = here(cloud)
     admitted, revoked = cloud.site.enrolment.counts()
     rows = chosen(cloud, which, present, offset, limit + 1)
     return Fleet(
@@ -102,6 +102,12 @@ def fleet(
         profiles=_counted(profile(each.software) or "not told" for each in present.values()),
         next=offset + limit if len(rows) > limit else None,
     )
+
+
+def here(cloud: Administered) -> dict[str, Present]:
+    """Who is connected, with the release that gave each one's newest answer."""
+    known = cloud.observed.told().releases()
+    return {name: replace(each, version=known.get(name, each.version)) for name, each in cloud.presence.all().items()}
 
 
 def chosen(

@@ -97,10 +97,11 @@ class Beating:
 async def live(request: Request, cloud: Cloud, who: Viewing) -> StreamingResponse:
     """Server-sent events: a look a second, until the token holds no longer or the service ends."""
     beating = request.app.state.beating
-    return StreamingResponse(_events(cloud, beating, who), media_type="text/event-stream")
+    return StreamingResponse(events(cloud, beating, who), media_type="text/event-stream")
 
 
-async def _events(cloud: Administered, beating: Beating, who: Operator) -> AsyncIterator[str]:
+async def events(cloud: Administered, beating: Beating, who: Operator) -> AsyncIterator[str]:
+    """Looks, as server-sent events, for as long as there is somebody to hear them."""
     looked = time.monotonic()
     while cloud.service is None or not cloud.service.over:
         if time.monotonic() - looked >= KNOWN_SECONDS:
