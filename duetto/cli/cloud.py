@@ -388,7 +388,7 @@ def large_model(text: str, variable: str) -> Any:
     from duetto.cli import model
     from duetto.models import stage
 
-    found = model.named(text)
+    found = model.named(text, trained=True)
     return stage(found.module, found.inputs[:1], proof="stages")
 
 

@@ -89,7 +89,7 @@ def teaching(
     if client is not None:
         net, first = client.net, client.net.init(0)
     if client is None or small.endswith(".small"):
-        found = named(small)
+        found = named(small, trained=params is None and small.endswith(".small"))
         if found.net is None:
             raise ConfigError(f"{small} has no description", "name TASK.small, or MODULE:NAME of a duetto.models.Net")
         net, first = found.net, to_tree(dict(found.module.named_parameters()))

@@ -68,7 +68,7 @@ async function look() {
   } finally {
     busy = false;
     looked = performance.now();
-    at("view").dataset.ready = name;
+    if (asked === view) at("view").dataset.ready = name;
   }
   if (again) {
     again = false;

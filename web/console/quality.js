@@ -42,7 +42,7 @@ export class Figures {
   set({ spans, whole }, more = []) {
     const times = spans.answers.map((_, i) => spans.since + i * spans.step);
     const n = whole.answers[0];
-    const tile = (name, value, hint) => h("div", {}, h("dt", {}, name), h("dd", {}, h("strong", {}, value), h("span", { class: "hint" }, hint)));
+    const tile = (name, value, hint) => h("div", { "data-name": name }, h("dt", {}, name), h("dd", {}, h("strong", {}, value), h("span", { class: "hint" }, hint)));
     put(
       this.tiles,
       ...more.map((each) => tile(...each)),
