@@ -175,11 +175,13 @@ def parted(new: Inputs, before: Inputs, held: float, most: int) -> tuple[Inputs,
         held: the share.
         most: of a device, of both.
     """
-    back, on = np.zeros(len(new), bool), np.zeros(len(new), bool)
+    back, on, due = np.zeros(len(new), bool), np.zeros(len(new), bool), 0.0
     seen = {(str(device), bytes(mark)) for device, mark in zip(before.device, before.mark, strict=True)}
     for device in np.unique(new.device):
         own = np.flatnonzero(new.device == device)[-most:]
-        last = own[len(own) - int(held * len(own)) :]
+        due += held * len(own)  # what is no whole input of one device is held back at the next ones
+        last = own[len(own) - min(int(due), len(own)) :]
+        due -= len(last)
         on[own] = True
         back[[i for i in last if (str(device), bytes(new.mark[i])) not in seen]] = True
     again = np.zeros(len(before), bool)
