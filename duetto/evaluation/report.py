@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from duetto.errors import ConfigError, DataError
-from duetto.evaluation import people, plot, records, table, users
+from duetto.evaluation import maps, people, plot, records, table, users
 from duetto.evaluation.result import Curve, Point, Result, Target, Users, hashed
 from duetto.types import Cost
 
@@ -112,7 +113,15 @@ def page(runs: Sequence[Run]) -> str:
     several = len(runs) > 1
     body = [_several(runs) if several else _one(runs[0])]
     chooser, embedded = _chooser(runs)
-    body += [_tradeoffs(runs), _learning_and_people(runs), chooser, _notes(runs), _costs(runs), _settings(runs)]
+    body += [
+        _maps(runs),
+        _tradeoffs(runs),
+        _learning_and_people(runs),
+        chooser,
+        _notes(runs),
+        _costs(runs),
+        _settings(runs),
+    ]
     body = ["<main>", *body, "</main>"]
     body.append("<footer>Written by duetto. This file is complete: it fetches nothing and sends nothing.</footer>")
     here = resources.files("duetto.evaluation")
@@ -148,7 +157,8 @@ def _over(run: Run, named: bool = True) -> str:
     seeds = ", ".join(str(seed) for seed in result.seeds)
     facts = [f"<b>{escape(result.name)}</b>"] if named else []
     facts.append(f"task {escape(result.task)}")
-    facts.append(f"seed{'s' if len(result.seeds) > 1 else ''} {escape(seeds)}")
+    if seeds:
+        facts.append(f"seed{'s' if len(result.seeds) > 1 else ''} {escape(seeds)}")
     if result.users:
         facts.append(f"{len(result.users.before):,} users")
     return f'<p class="over">{"".join(f"<span>{fact}</span>" for fact in facts)}</p>'
@@ -273,6 +283,34 @@ def _versus(column: table.Column, value: table.Value | None, first: table.Value 
 
 
 # -------------------------------------------------------------------------------------------------------- the figures
+
+
+def _maps(runs: Sequence[Run]) -> str:
+    every = [each for run in runs for each in run.result.maps]
+    if not every:
+        return ""
+    looks = maps.styles(every)
+    edges = {unit: maps.steps([each for each in every if each.unit == unit]) for unit in {each.unit for each in every}}
+
+    head = "<h3>{}</h3>" if len(runs) == 1 else "<h4>{}</h4>"
+
+    def drawn(run: Run) -> str:
+        parts = []
+        for each in run.result.maps:
+            own = edges[each.unit]
+            best = _figure(partial(maps.plans, each, looks), 516, "half")
+            gain = _figure(partial(maps.gained, each, own), 516, "half")
+            parts.append(
+                f'<div class="map"><div>{head.format(escape(each.title))}{best}{maps.legend(each, looks)}</div>'
+                f"<div>{head.format('What it gains over not splitting')}{gain}{maps.scale(each, own)}</div></div>"
+            )
+        return "".join(parts)
+
+    caption = (
+        "Which plan is best over bandwidth and round trip, and what it gains over the better of the device alone and "
+        "the cloud with a compressed input. Both axes are logarithmic; the diamond is the link that was asked about."
+    )
+    return _section("Where to cut", caption, _beside(runs, drawn))
 
 
 def _tradeoffs(runs: Sequence[Run]) -> str:
@@ -408,7 +446,8 @@ def _costs(runs: Sequence[Run]) -> str:
     content = _beside(runs, lambda run: _bars(run.result.rows) + _spent(run.spent))
     if not any(run.spent or _bars(run.result.rows) for run in runs):
         return ""
-    caption = "Bars compare the systems, each measure on its own scale from zero. The table adds up every record."
+    caption = "Bars compare the systems, each measure on its own scale from zero."
+    caption += " The table adds up every record." if any(run.spent for run in runs) else ""
     return _section("What it costs", caption, content)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from duetto.evaluation import people, records, report, table
-from duetto.evaluation.result import Curve, Point, Result, Target, Users, hashed
+from duetto.evaluation.result import Curve, Map, Point, Result, Target, Users, hashed
 from duetto.types import Cost, Record
 
 pytestmark = pytest.mark.slow
@@ -72,6 +72,19 @@ def folder(place: Path, seed: int, names: list[str]) -> Path:
         tuple({"round": i, "accuracy": 0.8 + 0.02 * i, "ask_share": 0.3 - 0.05 * i} for i in range(4)),
         Users(before.tolist(), (before + 0.05).tolist(), [hashed(name) for name in names]),
         ("The large model did not improve.",),
+        (
+            Map(
+                "a net on a phone",
+                "s",
+                (1.0, 10.0, 100.0),
+                (0.01, 0.1),
+                ("device", "cut 3"),
+                ("device", "split"),
+                ((0, 1, 1), (0, 0, 1)),
+                ((0.0, 0.02, 0.3), (0.0, 0.0, 0.01)),
+                (20.0, 0.05),
+            ),
+        ),
     ).save(place / "result.json")
     (place / "config.json").write_text(json.dumps({"task": "digits", "seed": seed, "versions": {"numpy": "2"}}))
     records.write(place / "records.jsonl", log(seed, names))
