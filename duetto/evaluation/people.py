@@ -149,7 +149,8 @@ def chosen(runs: Sequence[People], most: int = SHOWN) -> tuple[list[str], str]:
     they are in, mean over the runs that have them; users whom every run has come first. Of more than ``most``, a
     quarter each: the worst, the best, those around the median, and a sample of the rest by their hashes.
     """
-    scores: dict[str, list[float]] = {name: [] for people in runs for name in people.names}
+    named = [people.names for people in runs]
+    scores: dict[str, list[float]] = {name: [] for names in named for name in names}
     columns = [column.measure for column in MEASURES]
     known = any(
         np.isfinite(each.values[:, columns.index("accuracy")]).any() for p in runs for each in p.streams.values()
@@ -163,8 +164,8 @@ def chosen(runs: Sequence[People], most: int = SHOWN) -> tuple[list[str], str]:
                     scores[name].append(sign * value)
                     seen.add(name)
     worst_first = sorted(scores, key=lambda name: (float(np.mean(scores[name])) if scores[name] else math.inf, name))
-    every = [name for name in worst_first if all(name in people.names for people in runs)]
-    rest = [name for name in worst_first if name not in set(every)]
+    every = [name for name in worst_first if all(name in names for names in named)]
+    rest = [name for name in worst_first if not all(name in names for names in named)]
     if len(worst_first) <= most:
         return every + rest, f"All {len(worst_first):,} users are here."
     kept = _telling(every, most)

@@ -126,7 +126,7 @@ def page(runs: Sequence[Run]) -> str:
     body.append("<footer>Written by duetto. This file is complete: it fetches nothing and sends nothing.</footer>")
     here = resources.files("duetto.evaluation")
     script = here.joinpath("report.js").read_text(encoding="utf-8")
-    allowed = " ".join(f"'sha256-{_digest(text)}'" for text in (script, embedded) if text)
+    allowed = "' '".join(f"sha256-{_digest(text)}" for text in (script, embedded) if text)
     title = " and ".join(run.result.name for run in runs)
     if embedded:
         body.append(f'<script type="application/json" id="data">{embedded}</script>')
