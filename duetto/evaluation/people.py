@@ -24,7 +24,7 @@ from duetto.types import Cost, Record
 MEASURES = (
     table.Column("accuracy", "", "accuracy, %", 100, 1, better=1),
     table.Column("offload_rate", "", "asked, %", 100, 1, better=-1),
-    table.Column("agreement", "", "agrees with cloud, %", 100, 1, better=1),
+    table.Column("agreement", "", "agrees with cloud, %", 100, 1),
     table.Column("p50_seconds", "", "latency p50, ms", 1000, better=-1),
     table.Column("p95_seconds", "", "latency p95, ms", 1000, better=-1),
     table.Column("bytes", "", "MB / 1,000 answers", 1e-6, better=-1),

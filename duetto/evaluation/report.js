@@ -74,9 +74,11 @@ const choosing = (data) => {
     ? runs.map((run, i) => [i, main])
     : [main, ...["offload_rate", "p95_seconds"].map(told).filter((at) => at !== main)].map((at) => [0, at]);
   const heads = list.tHead.rows[0];
+  if (several) heads.firstElementChild.append(`, ${measures[main].label}`);
   for (const [i, at] of columns) {
-    const head = make("th", "", { scope: "col" }), button = make("button", measures[at].label.replace("latency ", ""), { type: "button" });
-    if (several) button.prepend(key(i));
+    const head = make("th", "", { scope: "col" }), button = make("button", "", { type: "button" });
+    const label = measures[at].label.replace("latency ", "");
+    button.append(...several ? [key(i), make("span", label, { class: "unseen" })] : [label]);
     sortable(button);
     head.append(button);
     heads.append(head);
