@@ -308,7 +308,8 @@ def _maps(runs: Sequence[Run]) -> str:
 
     caption = (
         "Which plan is best over bandwidth and round trip, and what it gains over the better of the device alone and "
-        "the cloud with a compressed input, as far as they are allowed. Both axes are logarithmic; the diamond is the link that was asked about."
+        "the cloud with a compressed input, as far as they are allowed. Both axes are logarithmic; the diamond is the "
+        "link that was asked about."
     )
     return _section("Where to cut", caption, _beside(runs, drawn))
 
