@@ -5,12 +5,16 @@ import { applied, fit, holds, tally } from "./head.js";
 import { Model } from "./model.js";
 import { Pad } from "./pad.js";
 import { argmax, decide, named, ruleOf, softmax } from "./policy.js";
+import { delivering, FEEDBACK, Outbox, RECORD } from "./outbox.js";
 import { newest, sha256, Unreached } from "./releases.js";
+import * as settings from "./settings.js";
 import { Talk } from "./talk.js";
-import { array } from "./tree.js";
+import { array, encode } from "./tree.js";
 
 const DEADLINE = 2000; // milliseconds that the cloud may take
-const PAUSE = 350; // milliseconds without a stroke before the cloud is asked
+const DELIVERY = 10_000; // ... to keep a batch of the outbox
+const PAUSE = 350; // milliseconds without a stroke before an answer stands, or the cloud is asked
+const AGAIN = 5_000; // milliseconds between two deliveries, where the first one failed
 const LOOK = 30_000; // milliseconds between two looks for a newer model
 const MOST = 500; // lessons
 
@@ -28,9 +32,12 @@ let release;
 let identity;
 let lessons = [];
 let head;
-let current = null; // the drawing: {number, x, logits, shown, decision, label}
-let number = 0;
-let asking;
+let current = null; // the newest answer: {drawing, number, x, logits, shown, decision, label, model, done, stands}
+let drawing = 0;
+let number = 0; // of an answer in this run of the page
+let standing;
+const run = crypto.randomUUID().replaceAll("-", "");
+const outbox = new Outbox();
 const spent = { answers: 0, asked: 0, bytes: 0 };
 
 function alarm(text) {
@@ -53,7 +60,7 @@ async function install(found) {
   const size = `${(found.bytes.length / 1024).toFixed(0)} KiB`;
   tell("model", `version ${found.version}, ${size}, SHA-256 ${found.sha256.slice(0, 12)}, signed by your cloud`);
   tell("rule", `${rule.told}: keeps a ${named(rule.score)} from ${rule.at.toFixed(3)}`);
-  await look(false);
+  if (current) await look(true);
 }
 
 async function update() {
@@ -95,15 +102,28 @@ async function look(done) {
   }
   looking = true;
   try {
-    clearTimeout(asking);
+    clearTimeout(standing);
     const begin = performance.now();
     const x = pad.input(model.shape);
     if (!x) return blank();
+    const version = model.version;
     const { logits } = await model.logits(x);
     const shown = applied(logits, head);
     const decision = decide(rule, shown, price());
     const took = performance.now() - begin;
-    current = { number: current?.number ?? ++number, x, logits: Array.from(logits), shown, decision, label: argmax(shown) };
+    current = {
+      drawing: current?.drawing ?? ++drawing,
+      number: current && !current.stands ? current.number : ++number,
+      x,
+      shape: model.shape,
+      logits: Array.from(logits),
+      shown,
+      decision,
+      label: argmax(shown),
+      model: version,
+      took,
+      done,
+    };
     tell("small-label", current.label);
     tell("small-sure", `${percent(decision.sure)} sure`);
     tell("small-cost", `${took.toFixed(1)} ms, 0 bytes`);
@@ -116,15 +136,8 @@ async function look(done) {
     tell("cloud-cost", "");
     for (const each of at("labels").children) each.disabled = false;
     if (!done) return;
-    if (!current.counted) {
-      spent.answers += 1;
-      current.counted = true;
-    }
-    totals();
-    if (decision.ask) {
-      const about = current;
-      asking = setTimeout(() => ask(about), PAUSE);
-    }
+    const about = current;
+    standing = setTimeout(() => stand(about), PAUSE);
   } finally {
     looking = false;
     if (again !== null) {
@@ -135,27 +148,119 @@ async function look(done) {
   }
 }
 
+/** What is shown is an answer now: it is counted, told to the cloud, and asked about where that was decided. */
+function stand(about, gone = false) {
+  if (!about.done || about.stands) return;
+  about.stands = true;
+  const toAsk = about.decision.ask && !gone;
+  spent.answers += 1;
+  spent.asked += toAsk;
+  totals();
+  if (toAsk) ask(about);
+  else record(about, { why: about.decision.why + (about.decision.ask ? ", and it was gone before" : "") });
+}
+
 async function ask(about) {
   tell("cloud-sure", "asking …");
   try {
-    const x = array("F32", [1, ...model.shape], about.x);
-    const { tree, up, down, milliseconds } = await talk.finish({ x }, DEADLINE);
-    spent.asked += 1;
+    const x = array("F32", [1, ...about.shape], about.x);
+    const { tree, up, down, version, milliseconds } = await talk.finish({ x }, DEADLINE);
     spent.bytes += up + down;
     totals();
     const logits = Float64Array.from(tree.logits.data);
-    lesson(about, softmax(logits), false);
-    if (about !== current) return;
     const label = argmax(logits);
+    lesson(about, softmax(logits), false);
+    const cost = { up, down, milliseconds };
+    if (about !== current) return record(about, { asked: true, why: "it was gone before the cloud answered", ...cost });
+    about.said = logits;
     tell("cloud-label", label);
     tell("cloud-sure", `${percent(Math.max(...softmax(logits)))} sure`);
     tell("cloud-cost", `${milliseconds.toFixed(0)} ms, ${bytes(up)} up, ${bytes(down)} down`);
     answer(label, "by the large model, in the cloud");
+    record(about, { by: "cloud", asked: true, label, version, ...cost });
   } catch (fault) {
+    record(about, { asked: true, why: fault.message });
     if (about !== current) return;
     tell("cloud-sure", fault.message);
     answer(about.label, `by the small model, in this page: ${fault.message}`);
   }
+}
+
+// ------------------------------------------------------------------------------------------- what the cloud is told
+
+/** Keep for the cloud how an answer came about; without its input. The fields are those of every device. */
+function record(about, { by = identity.name, asked = false, why = about.decision.why, label = about.label, ...more }) {
+  const { up = 0, down = 0, milliseconds = 0, version = about.model } = more;
+  const told = {
+    session: run,
+    number: about.number,
+    time: Date.now() / 1000,
+    by,
+    why,
+    asked,
+    label,
+    own: about.label,
+    base: argmax(about.logits),
+    version,
+    model: about.model,
+    cost: { seconds: (about.took + milliseconds) / 1000, up_bytes: up, down_bytes: down, joules: 0, dollars: 0 },
+  };
+  return keep(RECORD, new TextEncoder().encode(JSON.stringify(told)));
+}
+
+/** Keep for the cloud what the user says is right; with the input where inputs may leave for learning. */
+async function feedback(about, label) {
+  const logits = about.said ?? about.shown;
+  const told = {
+    label: array("I64", [], [BigInt(label)]),
+    logits: array("F32", [logits.length], logits),
+    number: array("I64", [], [BigInt(about.number)]),
+  };
+  if (await settings.taken(4 * about.x.length)) told.x = array("F32", about.shape, about.x);
+  return keep(FEEDBACK, encode(told));
+}
+
+async function keep(kind, body) {
+  try {
+    await outbox.put(kind, body);
+    await waits();
+    deliver();
+  } catch (fault) {
+    tell("outbox", `The browser could not keep what the cloud should hear: ${fault.message}`);
+  }
+}
+
+let delivers = false;
+
+async function deliver() {
+  if (delivers) return;
+  delivers = true;
+  try {
+    if (talk?.here)
+      await delivering(outbox, async (tree) => (await talk.deliver(tree, DELIVERY)).tree, settings.inputsMay);
+  } catch {
+    // nothing was let go; it is tried again
+  } finally {
+    delivers = false;
+    await waits();
+  }
+}
+
+async function waits() {
+  const waiting = await outbox.waiting().catch(() => 0);
+  at("outbox").dataset.waiting = waiting;
+  if (!waiting) tell("outbox", "empty: the cloud has heard it all");
+  else tell("outbox", waiting === 1 ? "1 entry waits for the cloud" : `${waiting} entries wait for the cloud`);
+}
+
+async function consent() {
+  const leaves = (await settings.inputsMay()) ? "features" : "raw";
+  await settings.decide({ leaves });
+  await consented();
+}
+
+async function consented() {
+  at("inputs").setAttribute("aria-checked", await settings.inputsMay());
 }
 
 function answer(label, by) {
@@ -164,6 +269,7 @@ function answer(label, by) {
 }
 
 function blank() {
+  if (current) stand(current, true);
   current = null;
   for (const id of ["small-label", "cloud-label", "answer"]) tell(id, "–");
   for (const id of ["small-sure", "small-cost", "cloud-sure", "cloud-cost"]) tell(id, "");
@@ -196,17 +302,17 @@ function priced() {
 // -------------------------------------------------------------------------------------------------------- learning
 
 function lesson(about, target, corrected) {
-  const before = lessons.find((each) => each.number === about.number && each.run === run);
+  const before = lessons.find((each) => each.number === about.drawing && each.run === run);
   if (before?.corrected && !corrected) return; // what the user says stands before what the cloud says
   lessons = lessons.filter((each) => each !== before);
   lessons.push({
     run,
-    number: about.number,
+    number: about.drawing,
     x: about.x,
     logits: about.logits,
     target: Array.from(target),
     corrected,
-    model: model.version,
+    model: about.model,
     before: argmax(about.logits),
     after: argmax(applied(about.logits, head)),
   });
@@ -214,8 +320,6 @@ function lesson(about, target, corrected) {
   learn();
   return kept.put("lessons", lessons);
 }
-
-const run = crypto.randomUUID();
 
 function learn() {
   const fitting = model ? lessons.filter((each) => each.model === model.version) : [];
@@ -244,6 +348,7 @@ async function correct(label) {
   const target = Array.from(current.logits, (_, i) => (i === label ? 1 : 0));
   const about = current;
   await lesson(about, target, true);
+  feedback(about, label);
   tell("thanks", `Learned that this is ${/^8/.test(label) ? "an" : "a"} ${label}.`);
 }
 
@@ -252,7 +357,7 @@ async function forget() {
   await kept.remove("lessons");
   learn();
   tell("thanks", "All that was learned here is forgotten.");
-  await look(false);
+  if (current) await look(true);
 }
 
 // --------------------------------------------------------------------------------------------------------- the page
@@ -268,7 +373,9 @@ const STATES = {
 function network(state, why) {
   at("network").dataset.state = state;
   tell("network", STATES[state](why));
-  if (state === "here") update();
+  if (state !== "here") return;
+  update();
+  deliver();
 }
 
 function connected(who) {
@@ -278,6 +385,8 @@ function connected(who) {
   tell("name", identity.name);
   talk = new Talk(identity, () => (model ? { version: model.version } : {}), network);
   setInterval(() => talk.here && update(), LOOK);
+  setInterval(deliver, AGAIN);
+  deliver();
 }
 
 function asks() {
@@ -304,6 +413,7 @@ async function begin() {
   pad.moved = ([x, y]) => tell("pen", `pen at ${x}, ${y}`);
   at("clear").addEventListener("click", () => pad.clear());
   at("show").addEventListener("click", () => {
+    if (current) stand(current, true);
     current = null;
     pad.show(Math.floor(Math.random() * 10));
   });
@@ -318,6 +428,8 @@ async function begin() {
   });
   at("update").addEventListener("click", update);
   at("forget").addEventListener("click", forget);
+  at("inputs").addEventListener("click", consent);
+  await consented();
   for (let label = 0; label < 10; label++) {
     const button = document.createElement("button");
     button.type = "button";
