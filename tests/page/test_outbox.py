@@ -184,7 +184,7 @@ def test_what_has_no_room_goes_by_the_devices_rule_and_is_told(cloud: Cloud, ope
             await outbox.acknowledge(first.session, [entry.sequence for entry in first.entries])
             return numbers, first, await outbox.batch()
 
-    page = opened(cloud)
+    page = opened(cloud, service_workers="block")
     page.route(
         re.compile(r"/(outbox|kept|tree)\.js$"),
         lambda route: route.fulfill(

@@ -376,6 +376,26 @@ function network(state, why) {
   if (state !== "here") return;
   update();
   deliver();
+  navigator.serviceWorker?.getRegistration().then((kept) => kept?.update()).catch(() => {}); // a newer page, perhaps
+}
+
+/** Keep this page's files, so that it opens without its server; and say when there are newer ones. */
+async function stay() {
+  const workers = navigator.serviceWorker;
+  if (!workers) return tell("offline", "does not open: this browser has no service workers");
+  let before = workers.controller;
+  workers.addEventListener("controllerchange", () => {
+    at("newer").hidden = !before; // the first one is of the same build
+    before = workers.controller;
+  });
+  try {
+    await workers.register("/worker.js");
+    await workers.ready;
+    at("offline").dataset.kept = "true";
+    tell("offline", "this page opens");
+  } catch (fault) {
+    tell("offline", `does not open: ${fault.message}`);
+  }
 }
 
 function connected(who) {
@@ -409,6 +429,8 @@ function asks() {
 async function begin() {
   if (!globalThis.isSecureContext)
     return alarm("A browser gives a page its keys over HTTPS only: open this page by https://, or at 127.0.0.1.");
+  at("reload").addEventListener("click", () => location.reload());
+  stay();
   pad = new Pad(at("pad"), look);
   pad.moved = ([x, y]) => tell("pen", `pen at ${x}, ${y}`);
   at("clear").addEventListener("click", () => pad.clear());
