@@ -10,6 +10,7 @@ import { newest, sha256, Unreached } from "./releases.js";
 import * as settings from "./settings.js";
 import { Talk } from "./talk.js";
 import { array, encode } from "./tree.js";
+import { Windows } from "./windows.js";
 
 const DEADLINE = 2000; // milliseconds that the cloud may take
 const DELIVERY = 10_000; // ... to keep a batch of the outbox
@@ -26,6 +27,8 @@ const bytes = (count) => `${count.toLocaleString("en")} bytes`;
 
 let talk;
 let pad;
+let windows;
+let source; // pad or windows
 let model;
 let rule;
 let release;
@@ -56,11 +59,47 @@ async function install(found) {
       each.model = made.version;
     }
   learn();
+  choices();
   at("pad").dataset.ready = "true";
   const size = `${(found.bytes.length / 1024).toFixed(0)} KiB`;
   tell("model", `version ${found.version}, ${size}, SHA-256 ${found.sha256.slice(0, 12)}, signed by your cloud`);
   tell("rule", `${rule.told}: keeps a ${named(rule.score)} from ${rule.at.toFixed(3)}`);
   if (current) await look(true);
+}
+
+/** What the model takes, and what it tells apart. */
+function choices() {
+  const { input, labels } = model.shows;
+  const next = input === "drawing" ? pad : windows;
+  if (input === "window") windows.use(model.shape, model.shows);
+  at("drawing").hidden = input !== "drawing";
+  at("window").hidden = input !== "window";
+  const named = labels.some((each) => each.length > 2);
+  at("device").classList.toggle("named", named);
+  const shape = JSON.stringify([input, labels, model.shape]);
+  if (at("labels").dataset.of === shape) return;
+  at("labels").dataset.of = shape;
+  const high = labels.length * 13;
+  at("shares").setAttribute("viewBox", named ? `0 0 180 ${high}` : `0 0 ${labels.length * 14} 54`);
+  at("shares").setAttribute("aria-label", "How likely each class is");
+  at("labels").replaceChildren();
+  at("bars").replaceChildren();
+  labels.forEach((label, k) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = label;
+    button.setAttribute("aria-label", `It was ${label}`);
+    button.addEventListener("click", () => correct(k));
+    at("labels").append(button);
+    const bar = document.createElementNS("http://www.w3.org/2000/svg", "g");
+    bar.innerHTML = named
+      ? `<rect x="82" y="${k * 13 + 2}" width="0" height="9"></rect><text x="78" y="${k * 13 + 10}"></text>`
+      : `<rect x="${k * 14 + 1}" y="40" width="12" height="0"></rect><text x="${k * 14 + 7}" y="51"></text>`;
+    bar.lastChild.textContent = label.length > 16 ? `${label.slice(0, 15)}…` : label;
+    at("bars").append(bar);
+  });
+  source = next;
+  blank();
 }
 
 async function update() {
@@ -104,7 +143,7 @@ async function look(done) {
   try {
     clearTimeout(standing);
     const begin = performance.now();
-    const x = pad.input(model.shape);
+    const x = source.input(model.shape);
     if (!x) return blank();
     const version = model.version;
     const { logits } = await model.logits(x);
@@ -124,13 +163,13 @@ async function look(done) {
       took,
       done,
     };
-    tell("small-label", current.label);
+    tell("small-label", nameOf(current.label));
     tell("small-sure", `${percent(decision.sure)} sure`);
     tell("small-cost", `${took.toFixed(1)} ms, 0 bytes`);
     at("small-label").dataset.ms = took.toFixed(3);
     tell("decision", `${decision.ask ? "Ask the cloud" : "Answer here"}: ${decision.why}.`);
     bars(softmax(shown));
-    answer(current.label, "by the small model, in this page");
+    answer(nameOf(current.label), "by the small model, in this page");
     tell("cloud-label", "–");
     tell("cloud-sure", "not asked");
     tell("cloud-cost", "");
@@ -173,16 +212,16 @@ async function ask(about) {
     const cost = { up, down, milliseconds };
     if (about !== current) return record(about, { asked: true, why: "it was gone before the cloud answered", ...cost });
     about.said = logits;
-    tell("cloud-label", label);
+    tell("cloud-label", nameOf(label));
     tell("cloud-sure", `${percent(Math.max(...softmax(logits)))} sure`);
     tell("cloud-cost", `${milliseconds.toFixed(0)} ms, ${bytes(up)} up, ${bytes(down)} down`);
-    answer(label, "by the large model, in the cloud");
+    answer(nameOf(label), "by the large model, in the cloud");
     record(about, { by: "cloud", asked: true, label, version, ...cost });
   } catch (fault) {
     record(about, { asked: true, why: fault.message });
     if (about !== current) return;
     tell("cloud-sure", fault.message);
-    answer(about.label, `by the small model, in this page: ${fault.message}`);
+    answer(nameOf(about.label), `by the small model, in this page: ${fault.message}`);
   }
 }
 
@@ -268,19 +307,25 @@ function answer(label, by) {
   tell("by", by);
 }
 
+const nameOf = (label) => model.shows.labels[label];
+
 function blank() {
   if (current) stand(current, true);
   current = null;
   for (const id of ["small-label", "cloud-label", "answer"]) tell(id, "–");
   for (const id of ["small-sure", "small-cost", "cloud-sure", "cloud-cost"]) tell(id, "");
-  tell("decision", "Nothing is drawn yet.");
-  tell("by", "draw a digit");
+  tell("decision", source === pad ? "Nothing is drawn yet." : "No window is picked yet.");
+  tell("by", source === pad ? "draw a digit" : "pick a window");
   bars([]);
   for (const each of at("labels").children) each.disabled = true;
 }
 
 function bars(shares) {
   for (const [i, bar] of [...at("bars").children].entries()) {
+    if (at("device").classList.contains("named")) {
+      bar.firstChild.setAttribute("width", 96 * (shares[i] ?? 0));
+      continue;
+    }
     bar.firstChild.setAttribute("height", 40 * (shares[i] ?? 0));
     bar.firstChild.setAttribute("y", 40 - 40 * (shares[i] ?? 0));
   }
@@ -349,7 +394,7 @@ async function correct(label) {
   const about = current;
   await lesson(about, target, true);
   feedback(about, label);
-  tell("thanks", `Learned that this is ${/^8/.test(label) ? "an" : "a"} ${label}.`);
+  tell("thanks", `Learned that this is ${nameOf(label).length > 2 ? "" : /^8/.test(nameOf(label)) ? "an " : "a "}${nameOf(label)}.`);
 }
 
 async function forget() {
@@ -431,7 +476,8 @@ async function begin() {
     return alarm("A browser gives a page its keys over HTTPS only: open this page by https://, or at 127.0.0.1.");
   at("reload").addEventListener("click", () => location.reload());
   stay();
-  pad = new Pad(at("pad"), look);
+  source = pad = new Pad(at("pad"), look);
+  windows = new Windows(at, look);
   pad.moved = ([x, y]) => tell("pen", `pen at ${x}, ${y}`);
   at("clear").addEventListener("click", () => pad.clear());
   at("show").addEventListener("click", () => {
@@ -452,17 +498,6 @@ async function begin() {
   at("forget").addEventListener("click", forget);
   at("inputs").addEventListener("click", consent);
   await consented();
-  for (let label = 0; label < 10; label++) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = label;
-    button.setAttribute("aria-label", `It was ${label}`);
-    button.addEventListener("click", () => correct(label));
-    at("labels").append(button);
-    const bar = document.createElementNS("http://www.w3.org/2000/svg", "g");
-    bar.innerHTML = `<rect x="${label * 14 + 1}" y="40" width="12" height="0"></rect><text x="${label * 14 + 7}" y="51">${label}</text>`;
-    at("bars").append(bar);
-  }
   priced();
   blank();
   lessons = (await kept.get("lessons")) ?? [];
