@@ -77,7 +77,7 @@ def test_a_newer_build_is_told_and_taken_with_one_reload(cloud: Cloud, opened: O
     page.wait_for_selector('#network[data-state="gone"]')
     cloud.start()
     page.wait_for_selector('#network[data-state="here"]')
-    page.get_by_text("A newer version of this page is here").wait_for()
+    page.get_by_text("A newer version of this page is here").wait_for(timeout=60_000)
     assert page.title() == "Duetto: a device in the browser"
     page.get_by_role("button", name="Reload").click()
     ready(page)
@@ -97,7 +97,7 @@ def test_a_newer_build_is_told_and_taken_with_one_reload(cloud: Cloud, opened: O
       const opening = (await cache.keys()).filter(({ url }) => new URL(url).pathname === "/");
       return opening.length === 1 && (await (await cache.match(opening[0])).text()).includes("Duetto, newer");
     }"""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not page.evaluate(newest):
         assert time.monotonic() < end
         page.wait_for_timeout(50)

@@ -79,7 +79,7 @@ function choices() {
   const shape = JSON.stringify([input, labels, model.shape]);
   if (at("labels").dataset.of === shape) return;
   at("labels").dataset.of = shape;
-  const high = labels.length * 13;
+  const high = labels.length * 17;
   at("shares").setAttribute("viewBox", named ? `0 0 180 ${high}` : `0 0 ${labels.length * 14} 54`);
   at("shares").setAttribute("aria-label", "How likely each class is");
   at("labels").replaceChildren();
@@ -93,9 +93,9 @@ function choices() {
     at("labels").append(button);
     const bar = document.createElementNS("http://www.w3.org/2000/svg", "g");
     bar.innerHTML = named
-      ? `<rect x="82" y="${k * 13 + 2}" width="0" height="9"></rect><text x="78" y="${k * 13 + 10}"></text>`
+      ? `<rect x="90" y="${k * 17 + 2}" width="0" height="12"></rect><text x="84" y="${k * 17 + 12}"></text>`
       : `<rect x="${k * 14 + 1}" y="40" width="12" height="0"></rect><text x="${k * 14 + 7}" y="51"></text>`;
-    bar.lastChild.textContent = label.length > 16 ? `${label.slice(0, 15)}…` : label;
+    bar.lastChild.textContent = label.length > 13 ? `${label.slice(0, 12)}…` : label;
     at("bars").append(bar);
   });
   source = next;
@@ -323,7 +323,7 @@ function blank() {
 function bars(shares) {
   for (const [i, bar] of [...at("bars").children].entries()) {
     if (at("device").classList.contains("named")) {
-      bar.firstChild.setAttribute("width", 96 * (shares[i] ?? 0));
+      bar.firstChild.setAttribute("width", 90 * (shares[i] ?? 0));
       continue;
     }
     bar.firstChild.setAttribute("height", 40 * (shares[i] ?? 0));
@@ -421,8 +421,10 @@ function network(state, why) {
   if (state !== "here") return;
   update();
   deliver();
-  navigator.serviceWorker?.getRegistration().then((kept) => kept?.update()).catch(() => {}); // a newer page, perhaps
+  newer();
 }
+
+const newer = () => navigator.serviceWorker?.getRegistration().then((kept) => kept?.update()).catch(() => {});
 
 /** Keep this page's files, so that it opens without its server; and say when there are newer ones. */
 async function stay() {
@@ -449,7 +451,11 @@ function connected(who) {
   at("device").hidden = false;
   tell("name", identity.name);
   talk = new Talk(identity, () => (model ? { version: model.version } : {}), network);
-  setInterval(() => talk.here && update(), LOOK);
+  setInterval(() => {
+    if (!talk.here) return;
+    update();
+    newer();
+  }, LOOK);
   setInterval(deliver, AGAIN);
   deliver();
 }
