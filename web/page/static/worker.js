@@ -8,8 +8,8 @@ const elsewhere = new Set(); // windows that show another build, which the netwo
 const key = (path) => `${path}?${FILES[path]}-${HEADERS}`;
 const kept = async (path) => (await caches.open(KEPT)).match(key(path));
 
-async function sha256(answer) {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await answer.arrayBuffer()));
+async function sha256(body) {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", body));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
@@ -18,8 +18,9 @@ async function fill() {
   const missing = async (path) => {
     if (await cache.match(key(path))) return;
     const answer = await fetch(path, { cache: "no-cache" });
-    if (!answer.ok || (await sha256(answer.clone())) !== FILES[path]) throw new Error(`${path} is of another build`);
-    await cache.put(key(path), answer);
+    const body = await answer.arrayBuffer();
+    if (!answer.ok || (await sha256(body)) !== FILES[path]) throw new Error(`${path} is of another build`);
+    await cache.put(key(path), new Response(body, answer));
   };
   await Promise.all(Object.keys(FILES).map(missing));
 }
@@ -33,14 +34,20 @@ async function tidy() {
 /** The page: this build's, unless a server shows another one in time. */
 async function opened(request, client) {
   const here = await kept("/");
+  const patience = new AbortController();
+  const timer = here && setTimeout(() => patience.abort(), WAIT);
   try {
-    const answer = await fetch(request, { signal: here && AbortSignal.timeout(WAIT) });
-    if (here && answer.ok && (await sha256(answer.clone())) === FILES["/"]) return here;
+    const answer = await fetch(request, { signal: patience.signal });
+    if (answer.type === "opaqueredirect") return answer;
+    const body = await answer.arrayBuffer(); // all of it: a worker that still sends cannot give way to the next one
+    if (here && answer.ok && (await sha256(body)) === FILES["/"]) return here;
     elsewhere.add(client);
-    return answer;
+    return new Response(body, answer);
   } catch (fault) {
     if (here) return here;
     throw fault;
+  } finally {
+    clearTimeout(timer);
   }
 }
 
