@@ -11,20 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from duetto.cloud.browser import FILES
 from duetto.cloud.site import Site
 
 ONE = [(0.5, 0.12), (0.5, 0.88)]
 ZERO = [(0.5, 0.13), (0.32, 0.25), (0.27, 0.5), (0.32, 0.75), (0.5, 0.87), (0.68, 0.75), (0.73, 0.5), (0.68, 0.25)]
 ZERO = [*ZERO, ZERO[0]]
 SCRIBBLE = [(0.2, 0.3), (0.8, 0.3), (0.3, 0.8), (0.7, 0.2), (0.75, 0.75), (0.25, 0.6)]
-
-_SERVE = """
-import functools, pathlib, runpy, sys
-from duetto.cloud import browser
-browser.serving = functools.partial(browser.serving, files=pathlib.Path(sys.argv.pop(1)))
-runpy.run_module("duetto", run_name="__main__")
-"""
 
 
 @dataclass
@@ -34,7 +26,6 @@ class Cloud:
     home: Path
     ports: tuple[int, int]
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-    files: Path = FILES
 
     @property
     def url(self) -> str:
@@ -68,9 +59,7 @@ class Cloud:
         words += ["--listen", f"127.0.0.1:{self.ports[0]}", "--enrol", "", "--page", f"127.0.0.1:{self.ports[1]}"]
         log = self.home / "log"
         with log.open("wb") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _SERVE, str(self.files), *words], stdout=file, stderr=file
-            )
+            self.process = subprocess.Popen([sys.executable, "-m", "duetto", *words], stdout=file, stderr=file)
         end = time.monotonic() + 60
         while "listening at" not in log.read_text():
             assert self.process.poll() is None, log.read_text()
