@@ -240,7 +240,12 @@ def revoke(
     console.line(f"{gone.name} (key {gone.fingerprint[:12]}) is revoked: {why}")
 
 
-@app.command(epilog=console.examples(("duetto cloud publish small.onnx --version 2 --channel canary", "to a few")))
+@app.command(
+    epilog=console.examples(
+        ("duetto cloud publish small.onnx --version 2 --channel canary", "to a few"),
+        ("duetto cloud publish small.onnx --version 1 --labels still,walking --input window", "with names, for a page"),
+    )
+)
 def publish(
     model: Annotated[Path, typer.Argument(help="An ONNX file that duetto.models.export wrote.")],
     version: Annotated[int, typer.Option(min=1, help="Above the one that is offered now.")],
@@ -254,12 +259,24 @@ def publish(
     policy: Annotated[
         Path | None, typer.Option(help="The folder of a fitted policy, which is signed and told beside the model.")
     ] = None,
+    labels: Annotated[
+        str, typer.Option(help="The classes' names, such as still,walking; told on until told anew.")
+    ] = "",
+    input: Annotated[
+        str | None, typer.Option(help="What a page takes: drawing, or window. [dim]\\[default: by the shape][/]")
+    ] = None,
+    channels: Annotated[str, typer.Option(help="A window's signals, such as x_acc,y_acc,z_acc.")] = "",
+    rate: Annotated[float | None, typer.Option(help="A window's samples a second, to record one.")] = None,
+    standard: Annotated[
+        Path | None, typer.Option(help="A .npy file with mean and scale [2, n], by which a page standardises windows.")
+    ] = None,
 ) -> None:
     """Sign a model, and offer it to the devices of a channel."""
     import numpy as np
 
     from duetto import tree as trees
     from duetto.cloud.onnx import Whole
+    from duetto.cloud.releases import SHOWS, shows
     from duetto.policies import artefact
     from duetto.protocols.channels import POLICY
 
@@ -268,7 +285,10 @@ def publish(
     if inputs is not None:
         x = np.load(inputs, allow_pickle=False)[:8].astype(np.float32)
         vector = trees.encode({"x": x, "logits": loaded({"x": x})["logits"]})
-    told = None if policy is None else {POLICY: artefact.told(artefact.load(policy).held)}
+    told = {} if policy is None else {POLICY: artefact.told(artefact.load(policy).held)}
+    shown = shows(_names(labels), input, _names(channels), rate, None if standard is None else _standard(standard))
+    if shown:
+        told[SHOWS] = shown
     olds = [each.sha256 for each in site.releases.releases() if each.model == name]
     with site.audit.doing(real.me(), "publish", {"model": name, "version": version, "channel": channel}):
         made = site.releases.publish(
@@ -372,6 +392,23 @@ def _site(state: Path, database: str | None = None, blobs: str | None = None) ->
     from duetto.cloud.site import Site
 
     return Site(state, database, blobs)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")] if text else []
+
+
+def _standard(path: Path) -> Any:
+    """Mean and scale of a file."""
+    import numpy as np
+
+    try:
+        values = np.load(path, allow_pickle=False).astype(np.float64)
+    except (OSError, ValueError) as fault:
+        raise ConfigError(f"{path} is no .npy file ({fault})", "np.save(path, [mean, scale])") from fault
+    if values.ndim != 2 or len(values) != 2:
+        raise ConfigError(f"{path} holds {list(values.shape)}", "np.save(path, [mean, scale]): [2, n]")
+    return values.tolist()
 
 
 def large_model(text: str, variable: str) -> Any:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import secrets
 import time
 from base64 import b64decode
 from binascii import Error as NotBase64
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,7 +55,7 @@ _HEADERS = (
     (
         "content-security-policy",
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
     ("cross-origin-opener-policy", "same-origin"),
     ("referrer-policy", "no-referrer"),
@@ -186,6 +188,7 @@ def application(site: Site, service: Service, *, tls: bool = False, files: Path 
         raise ConfigError("the page is not built", "make page (it needs npm)")
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     logins, throttle = Logins(site), Throttle()
+    headers = (*_HEADERS, _OVER_TLS) if tls else _HEADERS
 
     @app.get("/challenge")
     async def challenge() -> JSONResponse:
@@ -235,10 +238,36 @@ def application(site: Site, service: Service, *, tls: bool = False, files: Path 
         await socket.accept()
         await service.accept(Socket(socket), certificate)
 
+    @app.get("/worker.js")
+    async def worker() -> Response:
+        return Response(await asyncio.to_thread(keeping, files, headers), media_type="text/javascript")
+
     faults(app)
     app.mount("/", StaticFiles(directory=files, html=True))
-    app.add_middleware(Guard, headers=(*_HEADERS, _OVER_TLS) if tls else _HEADERS)
+    app.add_middleware(Guard, headers=headers)
     return app
+
+
+def keeping(files: Path, headers: Sequence[tuple[str, str]]) -> str:
+    """The service worker that keeps this build in the browser: another one for other files or headers, so that the
+    browser sees at once whether it has the newest.
+
+    Args:
+        files: what was built, as it lies there now.
+        headers: that are sent along with each.
+    """
+    built = {f"/{path.name}": path for path in sorted(files.iterdir()) if path.suffix != ".txt"}
+    own = built.pop("/worker.js")
+    built["/"] = built.pop("/index.html")
+    digests = {name: _sha256(path, path.stat().st_mtime_ns, path.stat().st_size) for name, path in built.items()}
+    sent = hashlib.sha256(json.dumps(headers).encode()).hexdigest()[:16]
+    return f"const FILES = {json.dumps(digests)};\nconst HEADERS = {json.dumps(sent)};\n{own.read_text('utf-8')}"
+
+
+@lru_cache(64)
+def _sha256(path: Path, changed: int, nbytes: int) -> str:
+    """Of a file that was changed then, and has so many bytes: it is read again when either is another."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class Socket:

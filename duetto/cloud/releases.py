@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +48,8 @@ from duetto.transport.files import alone, put, settle
 
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 _OFFLINE = ("root", "targets")
+SHOWS = "shows"
+"""What a release tells of its model's inputs and classes, see :func:`shows`."""
 _NAME = re.compile(r"[a-z0-9][A-Za-z0-9._-]{0,62}")
 _WINDOW = 27  # log2 of the bytes that a decoder with zstd's defaults looks back over: old and new must fit together
 
@@ -208,7 +211,7 @@ class Releases:
             tolerance: by which logits may differ on a device.
             olds: the SHA-256 of artefacts among the blobs that devices have now; a delta from each is offered where it
                 is smaller than nine tenths of the whole.
-            told: more to tell devices, in JSON.
+            told: more to tell devices, in JSON. What it :data:`SHOWS` is told on where it is not told anew.
             now: the time; the clock's by default.
 
         Raises:
@@ -230,7 +233,7 @@ class Releases:
                 if other.model == model:
                     _above(other, version, channel, sha256)
             # What is signed is canonical JSON, which has no fractions: numbers with them travel as text
-            more = json.dumps(dict(told or {}), allow_nan=False)
+            more = json.dumps({**self._shown(model), **dict(told or {})}, allow_nan=False)
             custom: dict[str, Any] = {"model": model, "version": version, "channel": channel, "told": more}
             if vector is not None:
                 digest, size = self._kept(vector)
@@ -246,6 +249,14 @@ class Releases:
             timestamp.version += 1
             self._online(root, snapshot, timestamp, now)
             return _release(path, offered.targets[path])
+
+    def _shown(self, model: str) -> dict[str, Any]:
+        """What the newest release of a model shows, in all channels."""
+        newest = max(
+            (each for each in self.releases() if each.model == model), key=lambda each: each.version, default=None
+        )
+        told = {} if newest is None else json.loads(newest.told.get("told", "{}"))
+        return {SHOWS: told[SHOWS]} if SHOWS in told else {}
 
     def refresh(self, now: datetime | None = None) -> tuple[str, ...]:
         """Say that what is offered still holds; to be called several times within the timestamp's days.
@@ -524,6 +535,42 @@ def _allowed(by: Root | Targets, role: str) -> list[str]:
 
 def _channels(snapshot: Snapshot) -> list[str]:
     return sorted(name.removesuffix(".json") for name in snapshot.meta if name != "targets.json")
+
+
+def shows(
+    labels: Sequence[str] = (),
+    kind: str | None = None,
+    channels: Sequence[str] = (),
+    rate: float | None = None,
+    standard: Sequence[Sequence[float]] | None = None,
+) -> dict[str, Any]:
+    """What a person is shown of a model, and how its inputs come about: ``told[SHOWS]`` of a release.
+
+    Args:
+        labels: the classes' names, in the order of the logits.
+        kind: "drawing" (a grey square that is drawn) or "window" (features, or signals of a sensor).
+        channels: a window's signals by name; ``x_acc`` to ``z_acc`` (m/s^2, with gravity) and ``x_gyro`` to ``z_gyro``
+            (rad/s) can be recorded where there is a sensor.
+        rate: samples a second.
+        standard: mean and scale, each of all values, by signal or by value: a window is ``(raw - mean) / scale``.
+
+    Raises:
+        ConfigError: names that are empty or twice there, no such kind, a rate or a scale that is not above 0.
+    """
+    for what, names in (("labels", labels), ("channels", channels)):
+        if len(set(names)) != len(names) or not all(name.strip() for name in names):
+            raise ConfigError(f"the {what} {', '.join(names)}", "give each a name of its own")
+    if kind not in (None, "drawing", "window"):
+        raise ConfigError(f"an input {kind!r}", "drawing, or window")
+    if rate is not None and not 0 < rate < math.inf:
+        raise ConfigError(f"{rate} samples a second", "rate > 0")
+    found: dict[str, Any] = {"labels": list(labels), "input": kind, "channels": list(channels), "rate": rate}
+    if standard is not None:
+        mean, scale = ([float(each) for each in values] for values in standard)
+        if not all(map(math.isfinite, (*mean, *scale))) or not all(each > 0 for each in scale):
+            raise ConfigError("a mean or scale that is not finite, or a scale that is not above 0", "scale > 0")
+        found |= {"mean": mean, "scale": scale}
+    return {name: value for name, value in found.items() if value}
 
 
 def _release(path: str, file: TargetFile) -> Release:

@@ -99,7 +99,7 @@ def enrol(page: Any, cloud: Cloud) -> None:
 
 def ready(page: Any) -> None:
     """Wait until the page can answer, and the cloud is there."""
-    page.wait_for_selector('#pad[data-ready="true"]')
+    page.wait_for_selector('#pad[data-ready="true"]', state="attached")
     page.wait_for_selector('#network[data-state="here"]')
 
 

@@ -231,6 +231,21 @@ def test_the_first_load_is_small() -> None:
     assert nbytes < 1_000_000  # the WASM runtime apart
 
 
+def test_with_forced_colours_and_without_motion_nothing_is_lost(cloud: Cloud, opened: Opens, axe: str) -> None:
+    page = opened(cloud, forced_colors="active", reduced_motion="reduce")
+    enrol(page, cloud)
+    switch = page.get_by_role("switch", name="Cut the network")
+    knob = "getComputedStyle(document.querySelector('#cut .knob')).backgroundColor"
+    before = page.evaluate(knob)
+    switch.click()
+    page.wait_for_selector('#network[data-state="cut"]')
+    assert page.evaluate(knob) != before  # on and off differ without the page's own colours
+    assert page.evaluate("getComputedStyle(document.querySelector('#cut .knob'), '::after').transitionDuration") == "0s"
+    draw(page, ZERO)
+    until(page, "small-label", "0")
+    audit(page, axe)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_is_accessible(cloud: Cloud, opened: Opens, scheme: str, width: int, axe: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from duetto import tree as trees
 from duetto.device import personal
 from duetto.policies import SCORES, Calibrated, Threshold, artefact, confidence
+from duetto.protocols.deliver import Batch, Entry, unpacked
 from duetto.types import Action, Held, Seen
 
 SOURCES = Path(__file__).parents[2] / "web" / "page"
@@ -25,6 +26,7 @@ def ran(body: str, given: Any) -> Any:
     import * as tree from "{SOURCES}/tree.js";
     import * as policy from "{SOURCES}/policy.js";
     import * as head from "{SOURCES}/head.js";
+    import * as outbox from "{SOURCES}/outbox.js";
     import {{ readFileSync }} from "node:fs";
     const given = JSON.parse(readFileSync(0, "utf8"));
     const run = () => {{ {body} }};
@@ -148,3 +150,22 @@ def test_checksums_are_zlibs() -> None:
     body = source[source.index("const TABLE") : source.index("const said")].replace("export ", "")
     data = bytes(range(256)) * 3
     assert ran(f"{body} return crc32(Uint8Array.from(given));", list(data)) == zlib.crc32(data)
+
+
+def test_a_batch_of_the_outbox_is_the_protocols() -> None:
+    batch = Batch(
+        bytes(range(16)), (Entry(3, "record", b"{}"), Entry(7, "feedback", bytes(range(200))), Entry(8, "dropped", b""))
+    )
+    given = {
+        "session": list(batch.session),
+        "entries": [{"sequence": e.sequence, "kind": e.kind, "body": list(e.body)} for e in batch.entries],
+    }
+    found = ran(
+        """
+        const entries = given.entries.map((each) => ({ ...each, body: Uint8Array.from(each.body) }));
+        const made = outbox.packed({ session: Uint8Array.from(given.session), entries });
+        return Buffer.from(tree.encode(made)).toString("base64");
+        """,
+        given,
+    )
+    assert unpacked(trees.decode(base64.b64decode(found)), "page") == batch

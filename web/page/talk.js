@@ -6,6 +6,8 @@ import { EnvelopeSchema } from "./wire_pb.js";
 
 const VERSION = 1;
 const FINISH = '{"class":"protocols.stages:Finish","settings":{"slot":"large"}}';
+const DELIVER = '{"class":"protocols.deliver:Deliver","settings":{"slot":"feedback"}}';
+const PIECE = 262_144; // bytes of a body in one envelope
 const HELLO = 20_000; // milliseconds until the cloud must have said who it is
 const STEADY = 10_000; // milliseconds after which a connection counts as held
 
@@ -84,7 +86,7 @@ export class Talk {
       socket.binaryType = "arraybuffer";
       this.socket = socket;
       this.count = 0n;
-      this.told = false;
+      this.told = new Set(); // the parts that were described on this connection
       let why = "the connection was closed";
       const greeted = setTimeout(() => this.ready || socket.close(), HELLO);
       socket.onopen = () =>
@@ -126,32 +128,45 @@ export class Talk {
     asked.resolve({ tree: decode(envelope.body), down: nbytes, version: Number(reply.version) });
   }
 
-  /** Ask the large model; {tree, up, down, milliseconds}. Throws Lost, after `deadline` milliseconds at the latest. */
-  async finish(tree, deadline) {
+  /** Ask the large model; {tree, up, down, version, milliseconds}. Throws Lost, after `deadline` milliseconds at the latest. */
+  finish(tree, deadline) {
+    return this.ask(FINISH, tree, deadline);
+  }
+
+  /** Have the cloud keep a batch of the outbox; as `finish`. */
+  deliver(tree, deadline) {
+    return this.ask(DELIVER, tree, deadline);
+  }
+
+  async ask(description, tree, deadline) {
     if (!this.here) throw new Lost("the cloud cannot be reached");
     const begin = performance.now();
-    const part = await numbered(FINISH);
+    const part = await numbered(description);
     const body = encode(tree);
     const id = ++this.count;
-    const ask = {
+    const value = {
       part,
-      description: this.told ? "" : FINISH,
+      description: this.told.has(description) ? "" : description,
       key: JSON.stringify(["page", this.identity.name, this.run, ++this.asked]),
       milliseconds: deadline,
     };
-    this.told = true;
-    const bytes = said(
-      { case: "ask", value: ask },
-      { id, mine: true, bodyBytes: BigInt(body.length), body, checksum: crc32(body) },
-    );
+    this.told.add(description);
+    const pieces = [];
+    for (let start = 0; start < body.length; start += PIECE) {
+      const piece = body.subarray(start, start + PIECE);
+      const more = { id, mine: true, body: piece, checksum: crc32(piece) };
+      if (start) pieces.push(said({ case: "more", value: {} }, more));
+      else pieces.push(said({ case: "ask", value }, { ...more, bodyBytes: BigInt(body.length) }));
+    }
     let timer;
     try {
       const reply = await new Promise((resolve, reject) => {
         this.waiting.set(id, { resolve, reject });
         timer = setTimeout(() => reject(new Lost(`no answer within ${deadline / 1000} s`)), deadline);
-        this.socket.send(bytes);
+        for (const piece of pieces) this.socket.send(piece);
       });
-      return { ...reply, up: bytes.length, milliseconds: performance.now() - begin };
+      const up = pieces.reduce((sum, { length }) => sum + length, 0);
+      return { ...reply, up, milliseconds: performance.now() - begin };
     } catch (fault) {
       if (this.waiting.delete(id)) {
         this.socket?.send(said({ case: "cancel", value: {} }, { id, mine: true }));
