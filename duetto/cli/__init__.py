@@ -1,9 +1,9 @@
 """The command line: one file a command.
 
-Files: demo · simulate · bench · adopt · route · plan · leak · elastic · compress · profile · cloud · device · flower ·
-report · data · info (the commands) · flags (options from a dataclass) · executors (an executor by its name) · model (a
-model by its name) · real (programs on real machines) · running (a run, from its start to its table) · shown (a result
-in the terminal) · console (progress, JSON, errors).
+Files: demo · simulate · bench · adopt · route · plan · leak · elastic · compress · profile · cloud · device · crowd ·
+flower · report · data · info (the commands) · flags (options from a dataclass) · executors (an executor by its name) ·
+model (a model by its name) · real (programs on real machines) · running (a run, from its start to its table) · shown
+(a result in the terminal) · console (progress, JSON, errors).
 
 What needs torch is imported when a command runs, so that help, completion and ``duetto info`` are quick and work on a
 device without it.
@@ -27,6 +27,7 @@ from duetto.cli import (
     cloud,
     compress,
     console,
+    crowd,
     data,
     demo,
     device,
@@ -64,6 +65,7 @@ class _Root(console.Commands):
             "profile",
             "cloud",
             "device",
+            "crowd",
             "flower",
             "report",
             "data",
@@ -139,6 +141,7 @@ app.command(epilog=compress.EXAMPLES)(compress.compress)
 app.command(epilog=profile.EXAMPLES)(profile.profile)
 app.add_typer(cloud.app, name="cloud")
 app.add_typer(device.app, name="device")
+app.command(epilog=crowd.EXAMPLES)(crowd.crowd)
 app.add_typer(flower.app, name="flower")
 app.command(epilog=report.EXAMPLES)(report.report)
 app.add_typer(data.app, name="data")

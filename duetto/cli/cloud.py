@@ -66,8 +66,8 @@ def cloud(
     admin: Annotated[
         str | None,
         typer.Option(
-            help="Administer over HTTP, and tell /metrics, at HOST:PORT, or at a port of this machine alone; "
-            "elsewhere over TLS."
+            help="The console, the administration over HTTP and /metrics at HOST:PORT, or at a port of this machine "
+            "alone; elsewhere over TLS."
         ),
     ] = None,
     page: Annotated[
@@ -125,9 +125,9 @@ def cloud(
     if small is not None:
         beside.append(teach.teaching(site, answers, small, params, model, every, share, rule, lesson, together))
     if admin is not None:
-        from duetto.cloud.admin import serving
+        from duetto.cloud.admin.app import serving
 
-        beside.append(serving(site, admin, lambda url: shown.append(f"administration at {url}, ")))
+        beside.append(serving(site, admin, lambda url: shown.append(f"console at {url}, "), teach.ruled(rule)))
     if page is not None:
         from duetto.cloud import browser
 
@@ -388,7 +388,7 @@ def large_model(text: str, variable: str) -> Any:
     from duetto.cli import model
     from duetto.models import stage
 
-    found = model.named(text)
+    found = model.named(text, trained=True)
     return stage(found.module, found.inputs[:1], proof="stages")
 
 

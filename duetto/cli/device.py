@@ -47,6 +47,9 @@ def device(
     ] = None,
     deliver_every: Annotated[float, typer.Option(min=0.01, help="Seconds between deliveries of what it keeps.")] = 5.0,
     update_every: Annotated[float, typer.Option(min=0.01, help="Seconds between looks for a new model.")] = 3600.0,
+    profile: Annotated[
+        str, typer.Option(help="What kind of device it is, such as pixel-7, for those who look at the fleet.")
+    ] = "",
     personal: Annotated[
         bool, typer.Option("--personal", help="Fit a head of this user's own while idle; it never leaves the device.")
     ] = False,
@@ -93,6 +96,7 @@ def device(
         timing=Timing(deliver_every, update_every),
         personal=personal,
         learning=learning,
+        profile=profile,
     )
     asyncio.run(_answering(made))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from duetto.cli import console
 from duetto.errors import ConfigError, DataError
 
 ROWS = 8  # inputs that a plan is measured with
@@ -51,7 +52,7 @@ class Named:
     real: bool
 
 
-def named(text: str, inputs: Path | None = None, shape: str | None = None) -> Named:
+def named(text: str, inputs: Path | None = None, shape: str | None = None, *, trained: bool = False) -> Named:
     """The model of that name.
 
     Args:
@@ -59,9 +60,10 @@ def named(text: str, inputs: Path | None = None, shape: str | None = None) -> Na
             ``duetto.models.Net``, a ``torch.nn.Module``, or a function that returns one.
         inputs: a ``.npy`` file of inputs ``[rows, ...]``; without it, the task's, else noise.
         shape: of one input, such as 3,224,224, where the model does not say.
+        trained: train a task's pair where the cache has none; else parameters are random there, which costs the same.
 
     Raises:
-        ConfigError: no such model, or a module without inputs or a shape.
+        ConfigError: no such model, or a module without inputs or a shape; or random parameters where ``trained``.
         DataError: a file that cannot be read.
     """
     from duetto.models import Net
@@ -71,11 +73,15 @@ def named(text: str, inputs: Path | None = None, shape: str | None = None) -> Na
     module, colon, attribute = text.partition(":")
     task, dot, role = text.rpartition(".")
     if text in zoo():
+        if trained:
+            raise ConfigError(f"{text} has random parameters here", "name an ONNX file, TASK.large, or MODULE:NAME")
         net = zoo()[text]()
         return Named(text, net, built(net), _inputs(net, given, shape), given is not None)
     if colon:
         found = _imported(module, attribute, text)
         if isinstance(found, Net):
+            if trained:
+                raise ConfigError(f"{text!r} is a description without parameters", "name a trained torch module")
             return Named(text, found, built(found), _inputs(found, given, shape), given is not None)
         return Named(text, None, found, _inputs(None, given, shape), given is not None)
     if dot and role in ("small", "large"):
@@ -85,7 +91,9 @@ def named(text: str, inputs: Path | None = None, shape: str | None = None) -> Na
         loaded = load(task)
         net, model = getattr(loaded, role), built(getattr(loaded, role))
         kept = default_cache() / "models" / f"{task}-{pair.digest(loaded)}.safetensors"
-        if kept.exists():
+        if trained and not kept.exists():
+            console.line(f"training the pair of {task}, once; it is kept in {kept.parent}", "dim")
+        if trained or kept.exists():
             model.load_state_dict(fitting(net, getattr(pair.trained(loaded), role)))
         return Named(text, net, model, loaded.public.x[:ROWS] if given is None else given, True)
     names = ", ".join(zoo())

@@ -80,7 +80,6 @@ def teaching(
     """
     from duetto import tree as trees
     from duetto.cli.model import named
-    from duetto.cloud.promotion import Promotion
     from duetto.cloud.teacher import Lesson as Taught
     from duetto.cloud.teacher import Teacher
     from duetto.errors import WireError
@@ -90,7 +89,7 @@ def teaching(
     if client is not None:
         net, first = client.net, client.net.init(0)
     if client is None or small.endswith(".small"):
-        found = named(small)
+        found = named(small, trained=params is None and small.endswith(".small"))
         if found.net is None:
             raise ConfigError(f"{small} has no description", "name TASK.small, or MODULE:NAME of a duetto.models.Net")
         net, first = found.net, to_tree(dict(found.module.named_parameters()))
@@ -113,12 +112,23 @@ def teaching(
         first,
         model,
         lesson=_set(Taught(client), lesson),
-        rule=_set(Promotion(), rule),
+        rule=ruled(rule),
         share=share,
         every=every,
         algorithm=algorithm,
         rounds=rounds,
     )
+
+
+def ruled(texts: Sequence[str] | None) -> Any:
+    """The rule of promotion that the flags say.
+
+    Raises:
+        ConfigError: a number that cannot be.
+    """
+    from duetto.cloud.promotion import Promotion
+
+    return _set(Promotion(), texts)
 
 
 def _client(small: str) -> Any:

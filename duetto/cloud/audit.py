@@ -119,11 +119,22 @@ class Audit:
             self.add(who, REFUSED, {"line": line.number, "action": action, "fault": fault.fault})
             raise
 
-    def newest(self, count: int = 100, before: int | None = None) -> list[Line]:
-        """So many lines, the newest first; only those below a number, where one is given."""
+    def newest(self, count: int = 100, before: int | None = None, who: str = "", action: str = "") -> list[Line]:
+        """So many lines, the newest first.
+
+        Args:
+            count: at most.
+            before: only those below this number.
+            who: only those with this in the name of who did it.
+            action: only those of this action.
+        """
         chosen = sql.select(lines).order_by(lines.c.number.desc()).limit(count)
         if before is not None:
             chosen = chosen.where(lines.c.number < before)
+        if who:
+            chosen = chosen.where(lines.c.who.icontains(who, autoescape=True))
+        if action:
+            chosen = chosen.where(lines.c.action == action)
         with reading(self.engine) as connection:
             return [_line(row) for row in connection.execute(chosen)]
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -29,16 +28,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from fastapi import FastAPI, Request, Response, WebSocket
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.websockets import WebSocketDisconnect
 
-from duetto.cloud.admin import Guard, Refusal, Throttle, refused, unread
 from duetto.cloud.beside import address_of, served
 from duetto.cloud.service import Service
 from duetto.cloud.site import Site
+from duetto.cloud.web import Guard, Refusal, Throttle, faults, own
 from duetto.errors import ConfigError, DataError, Error
 from duetto.transport.channel import Lost
 from duetto.transport.envelope import Limits
@@ -195,7 +193,7 @@ def application(site: Site, service: Service, *, tls: bool = False, files: Path 
 
     @app.post("/login", status_code=204)
     async def login(request: Request, body: Login) -> Response:
-        origin = _own(request.headers.get("origin"), request.headers.get("host"))
+        origin = own(request.headers.get("origin"), request.headers.get("host"))
         try:
             signature = b64decode(body.signature, validate=True)
         except NotBase64 as fault:
@@ -207,7 +205,7 @@ def application(site: Site, service: Service, *, tls: bool = False, files: Path 
 
     @app.post("/enrol")
     async def enrol(request: Request, body: Enrolling) -> Enrolled:
-        _own(request.headers.get("origin"), request.headers.get("host"))
+        own(request.headers.get("origin"), request.headers.get("host"))
         address = request.client.host if request.client else ""
         if (wait := throttle.wait(address)) > 0:
             raise Refusal(429, "too many wrong tokens from this address", f"wait {int(wait) + 1} s")
@@ -229,7 +227,7 @@ def application(site: Site, service: Service, *, tls: bool = False, files: Path 
     @app.websocket("/talk")
     async def talk(socket: WebSocket) -> None:
         try:
-            _own(socket.headers.get("origin"), socket.headers.get("host"))
+            own(socket.headers.get("origin"), socket.headers.get("host"))
             certificate = await asyncio.to_thread(logins.who, socket.cookies.get(COOKIE))
         except Refusal:
             await socket.close(1008)
@@ -237,8 +235,7 @@ def application(site: Site, service: Service, *, tls: bool = False, files: Path 
         await socket.accept()
         await service.accept(Socket(socket), certificate)
 
-    app.add_exception_handler(Error, refused)
-    app.add_exception_handler(RequestValidationError, unread)
+    faults(app)
     app.mount("/", StaticFiles(directory=files, html=True))
     app.add_middleware(Guard, headers=(*_HEADERS, _OVER_TLS) if tls else _HEADERS)
     return app
@@ -305,17 +302,6 @@ def serving(
             yield
 
     return beside
-
-
-def _own(origin: str | None, host: str | None) -> str:
-    """The origin of a request that a page of this server makes.
-
-    Raises:
-        Refusal: another page does, or none.
-    """
-    if not origin or not host or urlsplit(origin).netloc != host:
-        raise Refusal(403, "a request of another page", "open the page that this server serves")
-    return origin
 
 
 def _signed_by(shown: x509.Certificate, authorities: list[x509.Certificate]) -> None:

@@ -145,6 +145,18 @@ class Feedback:
                 found.setdefault(device, {})[kind] = n
         return found
 
+    def newest(self) -> int:
+        """The arrival of the last entry; 0 where there is none."""
+        with reading(self.engine) as connection:
+            return connection.scalar(sql.select(sql.func.max(feedback.c.arrival))) or 0
+
+    def forgettings(self) -> tuple[int, int]:
+        """Changes with whatever is forgotten: who remembers entries has to read them anew then."""
+        told = sql.select(sql.func.count(), sql.func.coalesce(sql.func.sum(forgotten.c.upto), 0))
+        with reading(self.engine) as connection:
+            count, upto = connection.execute(told.select_from(forgotten)).one()
+            return int(count), int(upto)
+
     def gaps(self, device: str | None = None) -> list[Gap]:
         """Numbers that are missing, of one device or of all; those that were dropped apart from those that were not.
 

@@ -198,7 +198,7 @@ class Metrics(Collector):
             yield _gauge("duetto_model_version", "The version that a channel points to.", versions)
             yield _gauge("duetto_channel_paused", "Whether nobody may promote to a channel.", paused)
         yield _gauge(
-            "duetto_expires_timestamp_seconds", "When what is signed ends to hold, seconds since 1970.", _expiries(site)
+            "duetto_expires_timestamp_seconds", "When what is signed ends to hold, seconds since 1970.", expiries(site)
         )
 
 
@@ -214,7 +214,8 @@ def _channels(site: Site) -> tuple[list[tuple[float, dict[str, str]]], list[tupl
     return versions, paused
 
 
-def _expiries(site: Site) -> list[tuple[float, dict[str, str]]]:
+def expiries(site: Site) -> list[tuple[float, dict[str, str]]]:
+    """When what is signed ends to hold, seconds since 1970, and what it is."""
     found = []
     for of, path in (("server certificate", "server/certificate.pem"), ("authority", "authority/authority.pem")):
         if (site.folder / path).exists():

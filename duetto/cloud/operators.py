@@ -106,6 +106,12 @@ class Operators:
             return None
         return _operator(row)
 
+    def holds(self, id: str) -> bool:
+        """Whether the token of this id, which was known once, still is."""
+        with reading(self.engine) as connection:
+            row = connection.execute(operators.select().where(operators.c.id == id)).first()
+        return row is not None and row.revoked is None and row.expires > self.clock()
+
     def revoke(self, name: str) -> int:
         """Take all tokens of a name back; how many.
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,12 +45,33 @@ class Said:
     failed: bool
 
 
+Counted = Callable[[Iterable[Said]], tuple[list[float], list[float]]]
+"""From records to how often something was so, and of how many, of each device."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What is to be done, and why: one line a person can read."""
 
     move: Literal["promote", "back", "wait"]
     why: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One of the shares that decide, of the devices that try a model and of the others.
+
+    Attributes:
+        name: agreement, answered alone or working.
+        margin: by which it may fall.
+        before, after: the others' share and the tried model's, each with its standard error; None where nothing is
+            known.
+    """
+
+    name: str
+    margin: float
+    before: tuple[float, float] | None
+    after: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -95,7 +116,7 @@ class Promotion:
             canary, stable: the releases that are compared.
             seconds: since it was offered.
         """
-        tried = self._counted(said, canary)
+        tried = self.counted(said, canary)
         heard = sum(each.agreed is not None for each in tried)
         for look in range(1, self.looks + 1):
             needed = math.ceil(look * self.window / self.looks)
@@ -108,6 +129,27 @@ class Promotion:
             return Verdict("back", f"only {heard} of {self.window} answers of the cloud in {seconds / DAY:.1f} days")
         return Verdict("wait", f"{heard} of {self.window} answers of the cloud, by {_devices(tried)} devices")
 
+    def compared(self, said: Sequence[Said], canary: int, stable: int) -> list[Compared]:
+        """The shares as they stand, of all records that count: for people; a verdict looks at fixed numbers."""
+        sides = [self.counted(said, release) for release in (stable, canary)]
+        found = []
+        for name, margin, count in self._shares:
+            counts = [count(side) for side in sides]
+            before, after = (
+                (share, math.sqrt(variance)) if sum(n) else None
+                for (share, variance), (_, n) in zip((shared(*each) for each in counts), counts, strict=True)
+            )
+            found.append(Compared(name, margin, before, after))
+        return found
+
+    @property
+    def _shares(self) -> tuple[tuple[str, float, Counted], ...]:
+        return (
+            ("agreement", self.margin, _agreed),
+            ("answered alone", self.asking, _alone),
+            ("working", self.failing, _working),
+        )
+
     def _looked(self, tried: Sequence[Said], others: Sequence[Said], look: int) -> Verdict:
         last, error = look == self.looks, (1 - self.confidence) / self.looks
         few = min(_devices(tried), _devices(others))
@@ -115,12 +157,7 @@ class Promotion:
             why = f"{few} of {self.devices} devices were heard"
             return Verdict("back", f"{why} at the last look") if last else Verdict("wait", why)
         shown = []
-        shares = (
-            ("agreement", self.margin, _agreed),
-            ("answered alone", self.asking, _alone),
-            ("working", self.failing, _working),
-        )
-        for name, margin, count in shares:
+        for name, margin, count in self._shares:
             before, after = (shared(*count(each)) for each in (others, tried))
             told = f"{name} {after[0]:.1%} against {before[0]:.1%}"
             if fallen(before, after, margin, error / 3):
@@ -133,7 +170,7 @@ class Promotion:
             return Verdict("back", f"{told}; not shown to be as good in {self.window} answers")
         return Verdict("wait", f"{told}; nothing shown at look {look} of {self.looks}")
 
-    def _counted(self, said: Iterable[Said], model: int) -> list[Said]:
+    def counted(self, said: Iterable[Said], model: int) -> list[Said]:
         """The records of a release; of each device the first ones, to its share of the window."""
         most, heard, found = math.ceil(self.window / self.devices), Counter[str](), []
         for each in said:
@@ -146,7 +183,7 @@ class Promotion:
         """What devices with the other release had said by the time of a look."""
         end = _until(tried, needed)[-1]
         before = said[: 1 + max(i for i, each in enumerate(said) if each is end)]
-        return self._counted(before, stable)
+        return self.counted(before, stable)
 
 
 def _until(tried: Sequence[Said], heard: int) -> Sequence[Said]:

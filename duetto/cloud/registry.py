@@ -247,6 +247,12 @@ class Registry:
                 )
         return Version(model_name, number, files, tuple(found), told, by, now)
 
+    def moves(self) -> int:
+        """Grows when any channel moves, is paused or goes on."""
+        newest = [sql.select(sql.func.max(table.c.number)) for table in (move, pause)]
+        with reading(self.engine) as connection:
+            return sum(connection.scalar(each) or 0 for each in newest)
+
     def models(self) -> list[str]:
         """Their names."""
         with reading(self.engine) as connection:

@@ -22,7 +22,6 @@ import json
 import logging
 import tempfile
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -34,20 +33,21 @@ from typing import Any
 import numpy as np
 
 from duetto import tree as trees
-from duetto.cloud.channels import MODEL, TELLS, VECTOR, offered, version_of
+from duetto.cloud.channels import MODEL, TELLS, VECTOR, offered
 from duetto.cloud.feedback import Feedback
 from duetto.cloud.onnx import Whole
-from duetto.cloud.promotion import Promotion, Verdict, record
+from duetto.cloud.promotion import Promotion, Verdict
 from duetto.cloud.registry import Version
 from duetto.cloud.service import Service
 from duetto.cloud.site import Site
+from duetto.cloud.trial import trial, tried
 from duetto.errors import ConfigError, DataError, Error, WireError
 from duetto.evaluation import users
 from duetto.models import Net, export
 from duetto.policies import Calibrated
 from duetto.policies.artefact import told as policy_told
 from duetto.protocols.channels import CANARY, STABLE
-from duetto.protocols.deliver import FEEDBACK, RECORD
+from duetto.protocols.deliver import FEEDBACK
 from duetto.protocols.rounds import begun, one_round
 from duetto.training import Adam, Client, CrossEntropy, Distil, sequential
 from duetto.tree import Tree
@@ -268,27 +268,14 @@ class Teacher:
         verdict = self.verdict()
         if verdict is not None and verdict.move != "wait":
             done += self._follow(verdict)
-        if self._tried() is None and (made := self._learn()) is not None:
+        if tried(self.site, self.model) is None and (made := self._learn()) is not None:
             done += [made, *self._try(), *self._offer()]
         return done
 
     def verdict(self) -> Verdict | None:
         """What the rule says of the version that is tried; None where none is."""
-        tried = self._tried()
-        if tried is None:
-            return None
-        numbers = [version_of(self.site, self.model, channel) for channel in (CANARY, STABLE)]
-        if numbers[0] is None or numbers[1] is None:
-            return None
-        move = self.site.registry.history(self.model, CANARY)[-1]
-        records = self.site.feedback.arrivals(_read(tried), (RECORD,))
-        said = [found for each in records if (found := record(each.device, each.body)) is not None]
-        return self.rule.judged(said, numbers[0], numbers[1], time.time() - move.unix_seconds)
-
-    def _tried(self) -> Version | None:
-        """The version that the canary has, and stable not."""
-        canary, stable = (self.site.registry.channel(self.model, channel) for channel in (CANARY, STABLE))
-        return canary if canary is not None and stable is not None and canary.number != stable.number else None
+        found = trial(self.site, self.model, self.rule)
+        return None if found is None else found.verdict
 
     def _begin(self) -> list[str]:
         registry = self.site.registry
@@ -316,7 +303,7 @@ class Teacher:
             registry.measure(self.model, made.number, metrics, by=BY)
         known = {each.version for each in registry.history(self.model, CANARY)}
         fresh = (self.model, stable.number) in made.parents and made.number not in known
-        if not fresh or metrics["gain"]["user_mean"] < 0 or self._tried() is not None:
+        if not fresh or metrics["gain"]["user_mean"] < 0 or tried(self.site, self.model) is not None:
             return []
         why = f"{100 * metrics['gain']['user_mean']:+.2f} points on held-back inputs"
         registry.promote(self.model, made.number, CANARY, by=BY, why=why, expected=stable.number)
@@ -328,16 +315,16 @@ class Teacher:
 
     def _follow(self, verdict: Verdict) -> list[str]:
         registry = self.site.registry
-        tried, stable = (registry.channel(self.model, channel) for channel in (CANARY, STABLE))
-        assert tried is not None
+        canary, stable = (registry.channel(self.model, channel) for channel in (CANARY, STABLE))
+        assert canary is not None
         assert stable is not None
         if verdict.move == "promote":
-            registry.promote(self.model, tried.number, STABLE, by=BY, why=verdict.why, expected=stable.number)
-        elif self._back(verdict.why, tried.number) != stable.number:
+            registry.promote(self.model, canary.number, STABLE, by=BY, why=verdict.why, expected=stable.number)
+        elif self._back(verdict.why, canary.number) != stable.number:
             registry.promote(self.model, stable.number, CANARY, by=BY, why="to what is stable")
-        registry.measure(self.model, tried.number, {"verdict": verdict.move, "why": verdict.why}, by=BY)
+        registry.measure(self.model, canary.number, {"verdict": verdict.move, "why": verdict.why}, by=BY)
         did = "goes to all" if verdict.move == "promote" else "goes back"
-        return [f"version {tried.number} {did}: {verdict.why}", *self._offer()]
+        return [f"version {canary.number} {did}: {verdict.why}", *self._offer()]
 
     def _back(self, why: str, expected: int) -> int:
         return self.site.registry.roll_back(self.model, CANARY, by=BY, why=why, expected=expected).version
@@ -491,14 +478,26 @@ class Teacher:
         params = trees.decode(self.site.registry.blobs.get(stable.artefacts[PARAMS].digest))
         algorithm = self.algorithm(self.net, params)
         memory = begun(algorithm, {})
+        log: list[dict[str, float]] = []
         seen, number = 0, self.site.registry.versions(self.model)[-1].number
         for step in range(self.rounds):
             key = (self.lesson.seed, self.model, "round", number, step)
             memory, told = await one_round(algorithm, service.fleet, memory, key, self.deadline)
             seen += int(told.metrics.get("cohort", 0)) - int(told.metrics.get("failed", 0))
+            log.append(
+                {name: value for name, value in told.metrics.items() if isinstance(value, int | float)}
+                | {name: getattr(told.cost, name) for name in ("seconds", "up_bytes", "down_bytes")}
+            )
         if not seen:
             return []
-        about = {"after": 0, "upto": 0, "rounds": self.rounds, "replies": seen, "client": repr(algorithm.client)}
+        about = {
+            "after": 0,
+            "upto": 0,
+            "rounds": self.rounds,
+            "replies": seen,
+            "log": log,
+            "client": repr(algorithm.client),
+        }
         made = partial(self._made, memory["params"], params, stable, held, held.x, about)
         line = await loop.run_in_executor(thread, made)
         _LOG.info("%s: %s, by %d rounds with %d replies", self.model, line, self.rounds, seen)
@@ -507,7 +506,7 @@ class Teacher:
     def _held(self) -> Inputs | None:
         """What the last lesson has held back; None where a version is tried, or the newest is of no lesson."""
         versions = self.site.registry.versions(self.model)
-        if self._tried() is not None or not versions or "held" not in versions[-1].trained_from:
+        if tried(self.site, self.model) is not None or not versions or "held" not in versions[-1].trained_from:
             return None
         told = versions[-1].trained_from
         shape = self.net.shape

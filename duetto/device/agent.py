@@ -16,6 +16,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -57,11 +58,12 @@ from duetto.transport.channel import Lost
 from duetto.transport.grpc import Client
 from duetto.transport.identity import Credentials, requested
 from duetto.transport.party import Running
-from duetto.transport.session import Greeting
+from duetto.transport.session import SOFTWARE, Greeting
 from duetto.tree import Array
 from duetto.types import Answer, Held, Local, Party, Peer, Seen, Skill
 
 _LOG = logging.getLogger(__name__)
+_PROFILE = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 SURE = 0.9  # the probability from which a device that was given no policy keeps its own answer
 QUESTION: Skill = Finish("large")
 """What a device asks its cloud, unless told otherwise: the large model, from the input or from features."""
@@ -120,6 +122,7 @@ class Device:
         personal: fit a head of this user's own while idle (:mod:`duetto.device.personal`); or how.
         learning: train with others when the cloud asks (:mod:`duetto.device.learning`); needs the extra ``train``.
         session: of the keys of this run; random by default.
+        profile: what kind of device it is, such as pixel-7, for those who look at the fleet.
 
     Raises:
         ConfigError: a folder, file or setting that cannot be used; a cloud, and neither a certificate nor ``insecure``.
@@ -146,7 +149,10 @@ class Device:
         personal: bool | Fitting = False,
         learning: bool = False,
         session: str | None = None,
+        profile: str = "",
     ) -> None:
+        if profile and not _PROFILE.fullmatch(profile):
+            raise ConfigError(f"a profile {profile[:80]!r}", "use up to 63 small letters, digits, '.' and '-'")
         self.state, self._address = Path(state), cloud
         self.state.mkdir(parents=True, exist_ok=True)
         self.settings = settings if settings is not None else _settings(self.state)
@@ -182,7 +188,8 @@ class Device:
             from duetto.device.learning import Learning
 
             self._offered = Learning(name, self._lessons, self._unwilling, self.state / "learning.tree")
-        self._connection = Connection(Greeting(name), self._offered)
+        self._software = f"{SOFTWARE} ({profile})" if profile else SOFTWARE
+        self._connection = Connection(self._greeting, self._offered)
         self._cloud: Peer | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self._compared: list[tuple[int, int]] = []  # version, and whether it agreed with the cloud
@@ -349,8 +356,12 @@ class Device:
             except DataError as fault:
                 _LOG.error("%s keeps its first policy: %s", self.name, fault)
         self._running.local.memory = {**self._running.local.memory, "version": np.int64(self._version)}
-        self._connection.greeting = Greeting(self.name, {"version": float(self._version)})
+        self._connection.greeting = self._greeting
         self._wear(None if self._personal is None else Head.load(self.state / "head.tree"))
+
+    @property
+    def _greeting(self) -> Greeting:
+        return Greeting(self.name, {"version": float(self._version)}, self._software)
 
     @property
     def _version(self) -> int:

@@ -97,7 +97,7 @@ def test_threads_are_set_before_torch(
         (
             ["demmo"],
             "no command is called 'demmo': choose one of demo, simulate, bench, adopt, route, plan, leak, elastic, "
-            "compress, profile, cloud, device, flower, report, data, info",
+            "compress, profile, cloud, device, crowd, flower, report, data, info",
         ),
         (["data", "fetch"], "no command is called 'fetch': choose one of list, get, show, check"),
         (["simulate", "open-loop"], "no program is called 'open-loop': choose one of closed-loop"),

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from duetto import tree as trees
-from duetto.cloud.admin import Refusal
 from duetto.cloud.app import App
 from duetto.cloud.browser import CHALLENGE_SECONDS, LOGIN_SECONDS, Logins, application, serving, statement
 from duetto.cloud.service import Service
 from duetto.cloud.site import Site
+from duetto.cloud.web import Refusal
 from duetto.errors import ConfigError
 from duetto.protocols.probe import Echo
 from duetto.transport import envelope as envelopes

@@ -78,9 +78,7 @@ def begun(log: Path, folder: Path, environment: dict[str, str]) -> Replica:
             [sys.executable, "-m", "duetto", "cloud", *map(str, words)], stderr=file, stdout=file, env=environment
         )
     end = time.monotonic() + 90
-    while not (
-        said := re.search(r"listening at .*:(\d+), enrolment at port (\d+), administration at (\S+),", read(log))
-    ):
+    while not (said := re.search(r"listening at .*:(\d+), enrolment at port (\d+), console at (\S+),", read(log))):
         assert process.poll() is None, read(log)
         assert time.monotonic() < end, read(log)
         time.sleep(0.05)

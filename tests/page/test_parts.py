@@ -16,7 +16,7 @@ from duetto.device import personal
 from duetto.policies import SCORES, Calibrated, Threshold, artefact, confidence
 from duetto.types import Action, Held, Seen
 
-SOURCES = Path(__file__).parents[2] / "web" / "src"
+SOURCES = Path(__file__).parents[2] / "web" / "page"
 
 
 def ran(body: str, given: Any) -> Any:

@@ -8,73 +8,18 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import httpx
 import pytest
+from asking import Asking, asked
 
-from duetto.cloud.admin import Throttle, application, serving
+from duetto.cloud.admin.app import application, serving
 from duetto.cloud.app import App
 from duetto.cloud.presence import Presence, Present
 from duetto.cloud.service import Service
 from duetto.cloud.site import Site
+from duetto.cloud.web import Throttle
 from duetto.errors import ConfigError
 from duetto.protocols.deliver import Entry
 from duetto.transport.identity import made_key, requested
-
-
-def asked(app: Any, method: str, path: str, token: str | None = None, **given: Any) -> httpx.Response:
-    """What the application answers, without a server."""
-
-    async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        async with httpx.AsyncClient(transport=transport, base_url="http://cloud", headers=headers) as client:
-            return await client.request(method, path, **given)
-
-    return asyncio.run(ask())
-
-
-class Asking:
-    """A client with a token."""
-
-    def __init__(self, app: Any, token: str | None) -> None:
-        self._app, self._token = app, token
-
-    def get(self, path: str, status: int = 200) -> Any:
-        return self._told(asked(self._app, "GET", path, self._token), status)
-
-    def post(self, path: str, status: int = 200, **body: Any) -> Any:
-        return self._told(asked(self._app, "POST", f"/api/v1{path}", self._token, json=body), status)
-
-    @staticmethod
-    def _told(answer: Any, status: int) -> Any:
-        assert answer.status_code == status, answer.text
-        if status >= 400:
-            assert set(answer.json()) == {"fault", "remedy"}
-            assert "\n" not in answer.text
-        return answer.json() if answer.headers["content-type"] == "application/json" else answer.text
-
-
-@pytest.fixture
-def service(site: Site) -> Service:
-    """Of that site; nobody is connected."""
-    return Service(App(site).party)
-
-
-@pytest.fixture
-def app(site: Site, service: Service) -> Any:
-    return application(site, service)
-
-
-@pytest.fixture
-def anna(site: Site, app: Any) -> Asking:
-    """An operator."""
-    return Asking(app, site.operators.add("anna", "operator"))
-
-
-@pytest.fixture
-def vera(site: Site, app: Any) -> Asking:
-    """A viewer."""
-    return Asking(app, site.operators.add("vera", "viewer"))
 
 
 def enrolled(site: Site, name: str) -> None:
@@ -147,7 +92,9 @@ def test_what_is_said_is_for_nobody_else(app: Any, site: Site) -> None:
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
     assert headers["cache-control"] == "no-store"
-    assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    policy = dict(each.strip().split(" ", 1) for each in headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["form-action"] == "'none'"
+    assert {word for words in policy.values() for word in words.split()} == {"'none'", "'self'", "data:"}
     assert "strict-transport-security" not in headers
     assert "strict-transport-security" in asked(application(site, tls=True), "GET", "/healthz").headers
 
