@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,6 +27,7 @@ EXAMPLES = console.examples(
     ),
     ("duetto plan net.py:Net --inputs rows.npy --up 3 --rtt 60", "your module, its inputs, a link of 3 Mbit/s up"),
     ("duetto plan handwriting.small --leakage runs/leak-handwriting --max-leakage 0.6", "as private as that"),
+    ("duetto plan resnet18 --network 4g --save phone-4g --open", "a page with maps over bandwidth and round trip"),
     ("duetto plan vit-s16 --device pi.json --like raspberry-pi-4", "what `duetto profile` measured on the device"),
 )
 _ALIAS = {"3g": "3g-commute", "4g": "4g-commute"}
@@ -82,6 +84,12 @@ def plan(
         str, typer.Option(help="With a file as device: whose watts and overhead it has.", autocompletion=_devices)
     ] = "mid-phone",
     svg: Annotated[Path | None, typer.Option(help="Write a picture of the ways to answer.")] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Keep it as a run, with a page of maps; `duetto report` compares several."),
+    ] = None,
+    runs_dir: running.RunsDir = Path("runs"),
+    opened: Annotated[bool, typer.Option("--open/--no-open", help="Show that page in a browser.")] = False,
     as_json: running.Json = False,
 ) -> None:
     """Where to cut a model, beside the device alone and the cloud alone, with the verdict."""
@@ -93,6 +101,11 @@ def plan(
 
     if (leakage is None) != (max_leakage is None):
         raise ConfigError("a leakage without a limit, or a limit without", "give --leakage RUN and --max-leakage both")
+    if opened and save is None:
+        raise ConfigError("a page to be opened, and none kept", "give --save RUN, too")
+    into = None if save is None else running.place(runs_dir, save)
+    if into is not None:
+        planning.claimed(into)
     own, measured = _device(device, like)
     there = _profile(cloud)
     if up is not None and up <= 0:
@@ -104,6 +117,7 @@ def plan(
     if rtt is not None:
         at |= {"rtt_seconds": rtt / 1000}
     radio = energy.radios()[net.radio]
+    gap = radio.tail_seconds if every is None else every
     with console.stoppable("stopped"), console.Progressing() as progress:
         progress(f"staging {name}", 0, 1)
         found = model.named(name, inputs, shape)
@@ -122,7 +136,7 @@ def plan(
             radio=radio,
             prices=energy.prices()["default"],
             queue_seconds=queue / 1000,
-            gap_seconds=radio.tail_seconds if every is None else every,
+            gap_seconds=gap,
             first_cut=floor,
             max_leakage=math.inf if max_leakage is None else max_leakage,
             measured=None if leakage is None else leaked.read(leakage, name),
@@ -140,10 +154,32 @@ def plan(
     if svg:
         svg.write_text(plot.ways(_bars(made), f"{name} on {device}, {net.name}: {made.verdict.why}"), encoding="utf-8")
         told["svg"] = str(svg)
+    if into is not None:
+        title = f"{name} on {device}, {net.name}"
+        found_maps = [planning.mapped(made, radio, f"{title}, {objective}", gap_seconds=gap)]
+        settings = {
+            "device": device,
+            "cloud": cloud,
+            "network": net.name,
+            **at,
+            "queue_seconds": queue / 1000,
+            "objective": objective,
+            "gap_seconds": gap,
+            "codecs": list(codec or planning.USUAL),
+            "first_cut": floor,
+            "input": told["input"],
+        }
+        settings |= {"max_leakage": max_leakage} if max_leakage is not None else {}
+        page = planning.kept(into, planning.result(made, into.name, name, title, _notes(told), found_maps), settings)
+        told["folder"], told["report"] = str(into), str(page)
     if as_json:
         console.emit(told)
-        return
-    _show(told, made)
+    else:
+        _show(told, made)
+        if into is not None:
+            console.out().print(f"\nReport: {page}", soft_wrap=True, markup=False)
+    if opened:
+        typer.launch(page.resolve().as_uri())
 
 
 def _profile(name: str) -> Any:
@@ -185,6 +221,16 @@ def _told(made: Outlook) -> dict[str, Any]:
     }
 
 
+def _notes(told: Mapping[str, Any]) -> list[str]:
+    """What of it is assumed."""
+    notes = ["Costs are expectations by profiles and the bytes of real messages; nothing ran on a device here."]
+    if not told["features_of"].startswith("real"):
+        notes.append("Features are those of noise: with --inputs they are those of your own, and may code better.")
+    if "estimate" in told["input"]["how"]:
+        notes.append(f"The compressed input is {told['input']['how']}.")
+    return notes
+
+
 def _plans(made: Outlook) -> list[dict[str, Any]]:
     """What is best from which bandwidth to which, with no queue."""
     found: list[dict[str, Any]] = []
@@ -197,22 +243,12 @@ def _plans(made: Outlook) -> list[dict[str, Any]]:
     return found
 
 
-def _chosen(made: Outlook) -> list[int]:
-    """The three extremes, then of every cut its best codec, in order."""
-    cost = made.costs.of(made.objective)
-    splits = [i for i in range(len(made.options)) if made.options.splits[i]]
-    best: dict[Any, int] = {}
-    for i in splits:
-        cut = made.options.cut[i]
-        if cut not in best or cost[i] < cost[best[cut]]:
-            best[cut] = i
-    return [i for i in range(len(made.options)) if i not in splits] + list(best.values())
-
-
 def _bars(made: Outlook) -> list[tuple[str, tuple[float, float, float], bool]]:
     """Of every way its seconds on the device, on the link, in the cloud; and whether it is taken."""
+    from duetto.programs.plan import chosen
+
     options, bars = made.options, []
-    for i in _chosen(made):
+    for i in chosen(made):
         here, there = float(options.device_seconds[i]), float(options.cloud_seconds[i])
         taken = options.label[i] == made.verdict.label
         bars.append((options.label[i], (here, max(0.0, float(made.costs.seconds[i]) - here - there), there), taken))
@@ -255,12 +291,14 @@ def _table(made: Outlook) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from duetto.programs.plan import chosen
+
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for i, head in enumerate(("way to answer", "ms", "device, link, cloud", "mJ", "u$", "kB up")):
         drawn.add_column(head, justify="left" if i in (0, 2) else "right", no_wrap=True)
     bars = _bars(made)
     longest, width = max(sum(parts) for _, parts, _ in bars), 20
-    for i, (label, parts, taken) in zip(_chosen(made), bars, strict=True):
+    for i, (label, parts, taken) in zip(chosen(made), bars, strict=True):
         cells = np.round(np.cumsum(parts) / longest * width).astype(int)
         bar = Text("█" * cells[0], "cyan") + Text("▒" * (cells[1] - cells[0]), "yellow")
         bar += Text("█" * (cells[2] - cells[1]), "magenta")

@@ -13,6 +13,7 @@ from duetto.errors import ConfigError
 EXAMPLES = console.examples(
     ("duetto report demo --open", "one run, in a browser"),
     ("duetto report quick slow --out both.html", "two side by side"),
+    ("duetto report phone-wifi phone-4g", "two of `duetto plan --save`: their maps beside each other"),
     ("duetto report demo --tensorboard logs", "then `tensorboard --logdir logs`"),
 )
 

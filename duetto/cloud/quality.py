@@ -253,8 +253,9 @@ def _over(sums: np.ndarray, n: np.ndarray) -> list[float | None]:
 
 
 def _devices(device: np.ndarray, at: np.ndarray, spans: int) -> list[int]:
-    pairs = np.unique(np.stack([at, device.astype(np.int64)]), axis=1)
-    return [int(count) for count in np.bincount(pairs[0], minlength=spans)]
+    known = int(device.max(initial=0)) + 1
+    here = np.bincount(at * known + device, minlength=spans * known).reshape(spans, known) > 0
+    return [int(count) for count in here.sum(axis=1)]
 
 
 def _quantiles(values: np.ndarray, at: np.ndarray, spans: int) -> tuple[list[float | None], list[float | None]]:

@@ -22,6 +22,7 @@ from duetto.cloud.database import Number, ignoring, metadata, reading, writing
 from duetto.errors import ConfigError, DataError
 
 CHANNELS = ("canary", "stable")
+ROUNDS = "rounds"  # a metric of the version that rounds began from: those that have ended, and how many there are to be
 _WORD = re.compile(r"[a-z0-9][a-z0-9_.-]{0,99}")
 
 model = sql.Table("model", metadata, sql.Column("name", sql.String, primary_key=True))

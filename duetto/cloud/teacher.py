@@ -20,8 +20,10 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -37,7 +39,7 @@ from duetto.cloud.channels import MODEL, TELLS, VECTOR, offered
 from duetto.cloud.feedback import Feedback
 from duetto.cloud.onnx import Whole
 from duetto.cloud.promotion import Promotion, Verdict
-from duetto.cloud.registry import Version
+from duetto.cloud.registry import ROUNDS, Version
 from duetto.cloud.service import Service
 from duetto.cloud.site import Site
 from duetto.cloud.trial import trial, tried
@@ -51,7 +53,7 @@ from duetto.protocols.deliver import FEEDBACK
 from duetto.protocols.rounds import begun, one_round
 from duetto.training import Adam, Client, CrossEntropy, Distil, sequential
 from duetto.tree import Tree
-from duetto.types import Algorithm, Held, Outcomes, Policy, rng
+from duetto.types import Algorithm, Held, Outcomes, Policy, Record, rng
 
 _LOG = logging.getLogger(__name__)
 BY = "teacher"
@@ -175,11 +177,13 @@ def parted(new: Inputs, before: Inputs, held: float, most: int) -> tuple[Inputs,
         held: the share.
         most: of a device, of both.
     """
-    back, on = np.zeros(len(new), bool), np.zeros(len(new), bool)
+    back, on, due = np.zeros(len(new), bool), np.zeros(len(new), bool), 0.0
     seen = {(str(device), bytes(mark)) for device, mark in zip(before.device, before.mark, strict=True)}
     for device in np.unique(new.device):
         own = np.flatnonzero(new.device == device)[-most:]
-        last = own[len(own) - int(held * len(own)) :]
+        due += held * len(own)  # what is no whole input of one device is held back at the next ones
+        last = own[len(own) - min(int(due), len(own)) :]
+        due -= len(last)
         on[own] = True
         back[[i for i in last if (str(device), bytes(new.mark[i])) not in seen]] = True
     again = np.zeros(len(before), bool)
@@ -484,9 +488,11 @@ class Teacher:
             key = (self.lesson.seed, self.model, "round", number, step)
             memory, told = await one_round(algorithm, service.fleet, memory, key, self.deadline)
             seen += int(told.metrics.get("cohort", 0)) - int(told.metrics.get("failed", 0))
-            log.append(
-                {name: value for name, value in told.metrics.items() if isinstance(value, int | float)}
-                | {name: getattr(told.cost, name) for name in ("seconds", "up_bytes", "down_bytes")}
+            log.append(_round(told))
+            going = {"of": self.rounds, "log": log, "newest": number, "unix_seconds": time.time()}
+            registry = self.site.registry
+            await loop.run_in_executor(
+                thread, partial(registry.measure, self.model, stable.number, {ROUNDS: going}, by=BY)
             )
         if not seen:
             return []
@@ -517,6 +523,13 @@ class Teacher:
 
 
 _TOLERANCE = 1e-2
+
+
+def _round(told: Record) -> dict[str, float]:
+    """A round in numbers: who was asked, who failed, what was measured, and what it cost."""
+    metrics = {name: value for name, value in told.metrics.items() if isinstance(value, int | float)}
+    costs = {name: getattr(told.cost, name) for name in ("seconds", "up_bytes", "down_bytes")}
+    return {name: float(value) for name, value in (metrics | costs).items() if math.isfinite(value)}
 
 
 def _read(version: Version) -> int:

@@ -215,7 +215,7 @@ def partition(rows: Array, users: Sequence[str], classes: Sequence[str], title: 
     """
     n, k = rows.shape
     total = rows.sum(1)
-    left, high, line = max(map(_width, [*classes, "rows 0"])) + 16, 70.0, max(10.0, min(24.0, 480 / k))
+    left, high, line = max(map(extent, [*classes, "rows 0"])) + 16, 70.0, max(10.0, min(24.0, 480 / k))
     top, gap = 46.0, 14.0
     foot = top + high + gap + k * line
     step = (width - left - 16) / n
@@ -254,7 +254,7 @@ def ways(bars: Sequence[tuple[str, tuple[float, float, float], bool]], title: st
         width: in pixels.
     """
     words = wrapped(title, 110)
-    left, line, top = 1.2 * max(_width(name) for name, _, _ in bars) + 24, 22.0, 30.0 + 18 * len(words)
+    left, line, top = 1.2 * max(extent(name) for name, _, _ in bars) + 24, 22.0, 30.0 + 18 * len(words)
     longest = max(sum(parts) for _, parts, _ in bars) or 1.0
     scale = (width - left - 90) / longest
     body = [f'<text class="head" x="12" y="{22 + 18 * i}">{escape(each)}</text>' for i, each in enumerate(words)]
@@ -330,7 +330,7 @@ def depth(
 
 def images(rows: Mapping[str, Array], side: float = 84) -> str:
     """Rows of pictures, each named: ``[k, channels, height, width]`` from 0 to 1, drawn in eight greys."""
-    left, gap = 24 + max(map(_width, rows)), 8.0
+    left, gap = 24 + max(map(extent, rows)), 8.0
     count = max(len(row) for row in rows.values())
     axes = Axes(left + count * (side + gap), len(rows) * (side + gap), (0, 1), (0, 1))
     body = []
@@ -368,7 +368,7 @@ def spreads(
         width: in pixels.
     """
     words, line = wrapped(title, 110), 26.0
-    left = 1.2 * max(_width(name) for _, methods in panels for name, _, _ in methods) + 24
+    left = 1.2 * max(extent(name) for _, methods in panels for name, _, _ in methods) + 24
     right, y = width - 220.0, 30.0 + 18 * len(words)
     columns = [right + 70, right + 136, right + 206]
     axes = Axes(width, 1, x, (0, 1), left, width - right)
@@ -564,7 +564,7 @@ def _placed(labels: Sequence[Label], axes: Axes, marks: Sequence[Box], paths: Se
     parts: list[str] = []
     leaders: list[str] = []
     for label in labels:
-        width = max(_width(words) for words in label.lines)
+        width = max(extent(words) for words in label.lines)
         height = FONT * 1.25 * len(label.lines)
         places = []
         for j, (x, y) in enumerate(label.anchors):
@@ -733,7 +733,7 @@ def wrapped(words: str, most: int) -> list[str]:
     return short
 
 
-def _width(words: str) -> float:
+def extent(words: str) -> float:
     """Pixels that words take at :data:`FONT`, a little more than most sans-serif fonts need."""
     narrow, wide = set("iljtfr.,:;'|!()[] 1"), set("mwMW%@—→")
     return FONT * sum(0.34 if c in narrow else 0.92 if c in wide else 0.7 if c.isupper() else 0.58 for c in words)

@@ -2,9 +2,9 @@
 
 A run's folder holds ``result.json`` (what it found; the schema is :mod:`duetto.evaluation.result`), ``config.json``
 (any JSON object; ``settings``, ``seed``, ``task``, ``versions``) and ``records.jsonl`` (the log, of which the page
-shows what each protocol cost). The page's policy lets no script run but its own, and all text is escaped, so a
-hostile name stays a name. User names are shown as hashes: those of the log are replaced wherever the settings
-hold one.
+shows what each protocol cost, and what each user got: :mod:`duetto.evaluation.people`). The page's policy lets no
+script run but its own, and all text is escaped, so a hostile name stays a name. User names are shown as hashes: those
+of the log are replaced wherever the settings hold one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -24,43 +25,12 @@ from typing import Any
 import numpy as np
 
 from duetto.errors import ConfigError, DataError
-from duetto.evaluation import plot, records, table, users
+from duetto.evaluation import maps, people, plot, records, table, users
 from duetto.evaluation.result import Curve, Point, Result, Target, Users, hashed
 from duetto.types import Cost
 
 __all__ = ["Curve", "Point", "Result", "Run", "Target", "Users", "compare", "hashed", "load", "write"]
-
-_SCRIPT = """
-"use strict";
-const tip = document.getElementById("tip");
-for (const title of document.querySelectorAll("svg title")) {
-  const mark = title.parentNode, words = title.textContent;
-  mark.setAttribute("aria-label", words);
-  title.remove();
-  mark.addEventListener("pointerenter", () => { tip.textContent = words; tip.hidden = false; });
-  mark.addEventListener("pointermove", (e) => {
-    const x = Math.min(e.clientX + 14, innerWidth - tip.offsetWidth - 8), y = e.clientY - tip.offsetHeight - 12;
-    tip.style.left = Math.max(8, x) + "px";
-    tip.style.top = (y < 8 ? e.clientY + 18 : y) + "px";
-  });
-  mark.addEventListener("pointerleave", () => { tip.hidden = true; });
-}
-for (const button of document.querySelectorAll("th button")) {
-  button.addEventListener("click", () => {
-    const head = button.closest("th"), body = head.closest("table").tBodies[0];
-    const falling = head.getAttribute("aria-sort") !== "descending";
-    for (const other of head.closest("thead").querySelectorAll("th")) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-    const at = [...head.parentNode.children].indexOf(head);
-    const value = (row) => row.cells[at].hasAttribute("data-v") ? Number(row.cells[at].dataset.v) : NaN;
-    [...body.rows].sort((a, b) => {
-      const x = value(a), y = value(b);
-      if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y);
-      return x === y ? 0 : (falling ? y > x : x > y) ? 1 : -1;
-    }).forEach((row) => body.append(row));
-  });
-}
-"""
+_WALKED = ' tabindex="0" role="group" aria-label="A table, which may be wider than the page"'
 
 
 @dataclass(frozen=True)
@@ -74,11 +44,12 @@ class Spent:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, read: what it found, its settings as (name, text), and what it spent."""
+    """A run's folder, read: what it found, its settings as (name, text), what it spent, and what each user got."""
 
     result: Result
     settings: Mapping[str, str]
     spent: Sequence[Spent]
+    people: people.People
 
 
 def load(folder: str | Path) -> Run:
@@ -98,12 +69,13 @@ def load(folder: str | Path) -> Run:
         raise DataError(f"{folder / 'config.json'} is no JSON object", "run it again")
     result = Result.load(folder / "result.json")
     log = records.read(folder / "records.jsonl")
-    people = {record.user for record in log} - {""}
+    names = {record.user for record in log} - {""}
     spent: dict[str, tuple[int, Cost]] = {}
     for record in log:
         count, cost = spent.get(record.protocol, (0, Cost()))
         spent[record.protocol] = count + 1, cost + record.cost
-    return Run(result, dict(_flat(config, people)), [Spent(name, *spent[name]) for name in sorted(spent)])
+    totals = [Spent(name, *spent[name]) for name in sorted(spent)]
+    return Run(result, dict(_flat(config, names)), totals, people.of(log, result))
 
 
 def write(runs: str | Path | Sequence[str | Path], out: str | Path) -> Path:
@@ -140,14 +112,31 @@ def page(runs: Sequence[Run]) -> str:
     """The page as HTML; the first run is the one others are compared with."""
     several = len(runs) > 1
     body = [_several(runs) if several else _one(runs[0])]
-    body += [_tradeoffs(runs), _learning_and_people(runs), _notes(runs), _costs(runs), _settings(runs)]
+    chooser, embedded = _chooser(runs)
+    body += [
+        _maps(runs),
+        _tradeoffs(runs),
+        _learning_and_people(runs),
+        chooser,
+        _notes(runs),
+        _costs(runs),
+        _settings(runs),
+    ]
+    body = ["<main>", *body, "</main>"]
     body.append("<footer>Written by duetto. This file is complete: it fetches nothing and sends nothing.</footer>")
-    allowed = "sha256-" + base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
-    template = Template(resources.files("duetto.evaluation").joinpath("report.html").read_text(encoding="utf-8"))
+    here = resources.files("duetto.evaluation")
+    script = here.joinpath("report.js").read_text(encoding="utf-8")
+    allowed = "' '".join(f"sha256-{_digest(text)}" for text in (script, embedded) if text)
     title = " and ".join(run.result.name for run in runs)
-    return template.substitute(
-        allowed=allowed, title=f"{escape(title)} – Duetto", body="\n".join(filter(None, body)), script=_SCRIPT
+    if embedded:
+        body.append(f'<script type="application/json" id="data">{embedded}</script>')
+    return Template(here.joinpath("report.html").read_text(encoding="utf-8")).substitute(
+        allowed=allowed, title=f"{escape(title)} – Duetto", body="\n".join(filter(None, body)), script=script
     )
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 # ------------------------------------------------------------------------------------------------------------ the top
@@ -168,7 +157,8 @@ def _over(run: Run, named: bool = True) -> str:
     seeds = ", ".join(str(seed) for seed in result.seeds)
     facts = [f"<b>{escape(result.name)}</b>"] if named else []
     facts.append(f"task {escape(result.task)}")
-    facts.append(f"seed{'s' if len(result.seeds) > 1 else ''} {escape(seeds)}")
+    if seeds:
+        facts.append(f"seed{'s' if len(result.seeds) > 1 else ''} {escape(seeds)}")
     if result.users:
         facts.append(f"{len(result.users.before):,} users")
     return f'<p class="over">{"".join(f"<span>{fact}</span>" for fact in facts)}</p>'
@@ -216,14 +206,14 @@ def _framed(chosen: Sequence[table.Column], names: str, bodies: str, style: str 
     )
     width = "wide" if len(chosen) > 5 else "narrow"
     return (
-        f'<div class="scroll"><table class="{width} {style}"><thead><tr class="groups"><th></th>{heads}</tr>'
+        f'<div class="scroll"{_WALKED}><table class="{width} {style}"><thead><tr class="groups"><td></td>{heads}</tr>'
         f'<tr><th scope="col">system</th>{names}</tr></thead>{bodies}</table></div>'
     )
 
 
 def _several(runs: Sequence[Run]) -> str:
     cards = "".join(
-        f"<div><h3>{_key(i)}{escape(run.result.name)}</h3>{_over(run, named=False)}"
+        f"<div><h2>{_key(i)}{escape(run.result.name)}</h2>{_over(run, named=False)}"
         f"<p>{escape(run.result.headline)}</p></div>"
         for i, run in enumerate(runs)
     )
@@ -295,6 +285,35 @@ def _versus(column: table.Column, value: table.Value | None, first: table.Value 
 # -------------------------------------------------------------------------------------------------------- the figures
 
 
+def _maps(runs: Sequence[Run]) -> str:
+    every = [each for run in runs for each in run.result.maps]
+    if not every:
+        return ""
+    looks = maps.styles(every)
+    edges = {unit: maps.steps([each for each in every if each.unit == unit]) for unit in {each.unit for each in every}}
+
+    head = "<h3>{}</h3>" if len(runs) == 1 else "<h4>{}</h4>"
+
+    def drawn(run: Run) -> str:
+        parts = []
+        for each in run.result.maps:
+            own = edges[each.unit]
+            best = _figure(partial(maps.plans, each, looks), 516, "half")
+            gain = _figure(partial(maps.gained, each, own), 516, "half")
+            parts.append(
+                f'<div class="map"><div>{head.format(escape(each.title))}{best}{maps.legend(each, looks)}</div>'
+                f"<div>{head.format('What it gains over not splitting')}{gain}{maps.scale(each, own)}</div></div>"
+            )
+        return "".join(parts)
+
+    caption = (
+        "Which plan is best over bandwidth and round trip, and what it gains over the better of the device alone and "
+        "the cloud with a compressed input, as far as they are allowed. Both axes are logarithmic; the diamond is the "
+        "link that was asked about."
+    )
+    return _section("Where to cut", caption, _beside(runs, drawn))
+
+
 def _tradeoffs(runs: Sequence[Run]) -> str:
     drawn = [run for run in runs if run.result.curves or run.result.points]
     if not drawn:
@@ -349,9 +368,9 @@ def _learning_and_people(runs: Sequence[Run]) -> str:
             result = run.result
             if result.users is None:
                 return ""
-            people = result.users
-            words = f'<p class="lead">{_changes(people)}</p>'
-            return words + _figure(lambda w: plot.people(people, w, y), 516, "half")
+            told = result.users
+            words = f'<p class="lead">{_changes(told)}</p>'
+            return words + _figure(lambda w: plot.people(told, w, y), 516, "half")
 
         sections.append(_section("User by user", "", _beside(runs, shown)))
     if len(runs) == 1 and len(sections) == 2:
@@ -370,8 +389,8 @@ def _learns(rounds: Sequence[Mapping[str, float]]) -> bool:
     return any(key.endswith("accuracy") for each in rounds for key in each)
 
 
-def _changes(people: Users) -> str:
-    before, after = np.asarray(people.before), np.asarray(people.after)
+def _changes(told: Users) -> str:
+    before, after = np.asarray(told.before), np.asarray(told.after)
     up, down = int((after > before).sum()), int((after < before).sum())
     same = len(before) - up - down
     words = [f"<b>{up:,} of {len(before):,} users gain</b>", f"{down:,} lose"] + ([f"{same:,} stay"] if same else [])
@@ -397,6 +416,21 @@ def _figure(draw: Callable[[float], str], width: float, style: str) -> str:
     )
 
 
+def _chooser(runs: Sequence[Run]) -> tuple[str, str]:
+    """The section in which one chooses a user, and the JSON that its script reads; both empty where there are none."""
+    users_shown, words = people.chosen([run.people for run in runs])
+    if not users_shown:
+        return "", ""
+    several = len(runs) > 1
+    caption = f"What one user got, beside the 10, 50 and 90 % of all users. {words}"
+    if several:
+        caption += " The same user is shown in every run that has it."
+    if left := sum(run.people.left_out for run in runs):
+        caption += f" {left:,} further kinds of answers are left out."
+    told = people.data([run.result.name for run in runs], [run.people for run in runs], users_shown)
+    return _section("One user", caption, people.CHOOSER), people.embedded(told)
+
+
 # ---------------------------------------------------------------------------------------- notes, costs and settings
 
 
@@ -413,7 +447,8 @@ def _costs(runs: Sequence[Run]) -> str:
     content = _beside(runs, lambda run: _bars(run.result.rows) + _spent(run.spent))
     if not any(run.spent or _bars(run.result.rows) for run in runs):
         return ""
-    caption = "Bars compare the systems, each measure on its own scale from zero. The table adds up every record."
+    caption = "Bars compare the systems, each measure on its own scale from zero."
+    caption += " The table adds up every record." if any(run.spent for run in runs) else ""
     return _section("What it costs", caption, content)
 
 
@@ -448,7 +483,7 @@ def _spent(spent: Sequence[Spent]) -> str:
         lines.append(f'<tr><th scope="row">{escape(each.protocol)}</th><td>{each.records:,}</td>{cells}</tr>')
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("records", "s", "MB up", "MB down", "J", "$"))
     return (
-        f'<div class="scroll"><table><thead><tr><th scope="col">protocol</th>{heads}</tr></thead>'
+        f'<div class="scroll"{_WALKED}><table><thead><tr><th scope="col">protocol</th>{heads}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
@@ -456,7 +491,7 @@ def _spent(spent: Sequence[Spent]) -> str:
 def _settings(runs: Sequence[Run]) -> str:
     names = list(dict.fromkeys(name for run in runs for name in run.settings))
     versions = [name for name in names if name.split(".")[0] == "versions"]
-    heads = f"<thead><tr><th></th>{''.join(f'<th>{_key(i)}</th>' for i in range(len(runs)))}</tr></thead>"
+    heads = f"<thead><tr><td></td>{''.join(f'<th>{_key(i)}</th>' for i in range(len(runs)))}</tr></thead>"
     parts = []
     for title, chosen in (("Settings", [n for n in names if n not in versions]), ("Versions", versions)):
         if not chosen:
@@ -468,23 +503,23 @@ def _settings(runs: Sequence[Run]) -> str:
             cells = "".join(f"<td>{escape(value)}</td>" for value in values)
             lines.append(f'<tr{mark}><th scope="row">{escape(name.removeprefix("versions."))}</th>{cells}</tr>')
         inside = f"<table>{heads if len(runs) > 1 else ''}<tbody>{''.join(lines)}</tbody></table>"
-        parts.append(f'<details><summary>{title}</summary><div class="scroll">{inside}</div></details>')
+        parts.append(f'<details><summary>{title}</summary><div class="scroll"{_WALKED}>{inside}</div></details>')
     return _section("How it was run", "", "".join(parts)) if parts else ""
 
 
-def _flat(value: Any, people: set[str], name: str = "") -> Iterable[tuple[str, str]]:
+def _flat(value: Any, users_named: set[str], name: str = "") -> Iterable[tuple[str, str]]:
     """Settings as (dotted name, text); a user's name as its hash."""
     if isinstance(value, Mapping) and (value or not name):
         for part in value:
-            safe = hashed(part) if part in people else str(part)
-            yield from _flat(value[part], people, f"{name}.{safe}" if name else safe)
+            safe = hashed(part) if part in users_named else str(part)
+            yield from _flat(value[part], users_named, f"{name}.{safe}" if name else safe)
     elif isinstance(value, list) and any(isinstance(part, Mapping | list) for part in value):
         for i, part in enumerate(value):
-            yield from _flat(part, people, f"{name}.{i}")
+            yield from _flat(part, users_named, f"{name}.{i}")
     elif isinstance(value, list):
-        yield name, ", ".join(text for part in value for _, text in _flat(part, people))
+        yield name, ", ".join(text for part in value for _, text in _flat(part, users_named))
     else:
-        known = isinstance(value, str) and value in people
+        known = isinstance(value, str) and value in users_named
         yield name, hashed(value) if known else value if isinstance(value, str) else json.dumps(value)
 
 

@@ -9,13 +9,17 @@
      "target": {"label": str, "accuracy": y} | null,
      "rounds": [{"round": int, "accuracy": y, ...}],
      "users":  {"before": [u], "after": [u], "names_hashed": [u]} | null,
-     "notes":  [str]}
+     "notes":  [str],
+     "maps":   [{"title": str, "unit": str, "up_mbps": [m], "rtt_seconds": [n], "plans": [str], "kinds": [str],
+                 "best": [n][m], "gain": [n][m], "at": [up_mbps, rtt_seconds]}]}
 
-Accuracies and shares are 0..1. ``curves`` come in the order in which they are coloured (before, after);
-``reference`` marks those that are no system (chance, oracle). A point's ``curve`` is the label of the curve whose
-colour it takes, "" for a baseline. In ``rounds`` every key that ends in ``accuracy`` is a series of the learning
-curve (``<key>_low`` and ``<key>_high`` its band); other keys get small charts, their unit read off the name's end
-(``_share``, ``_bytes``, ``_seconds``, ``_joules``, ``_dollars``). ``notes`` are the findings that speak against it.
+Whatever has a default in :class:`Result` may be missing, so that older files stay what they were. Accuracies and shares
+are 0..1. ``curves`` come in the order in which they are coloured (before, after); ``reference`` marks those that are no
+system (chance, oracle). A point's ``curve`` is the label of the curve whose colour it takes, "" for a baseline. In
+``rounds`` every key that ends in ``accuracy`` is a series of the learning curve (``<key>_low`` and ``<key>_high`` its
+band); other keys get small charts, their unit read off the name's end (``_share``, ``_bytes``, ``_seconds``,
+``_joules``, ``_dollars``). ``notes`` are the findings that speak against it. ``maps`` say which plan a planner takes
+over which link.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -79,6 +84,54 @@ class Users:
                 raise DataError("a user's name that is not hashed", "pass it through result.hashed first")
 
 
+KINDS = ("device", "cloud", "split")
+
+
+@dataclass(frozen=True)
+class Map:
+    """Which plan is best over which link, and what it gains.
+
+    Attributes:
+        title: what is planned for.
+        unit: of what is gained: "s", "J" or "$".
+        up_mbps, rtt_seconds: [m] and [n] of the links, above 0 and rising.
+        plans: names of those that are best somewhere.
+        kinds: of each plan, one of :data:`KINDS`: who computes.
+        best: [n][m] places in ``plans``.
+        gain: [n][m] what it costs less than the better of the device alone and the cloud with a compressed input; 0
+            where that one is the best.
+        at: Mbit/s up and round trip of the link that was asked about.
+
+    Raises:
+        DataError: parts that do not fit together, or values that are not finite.
+    """
+
+    title: str
+    unit: str
+    up_mbps: Sequence[float]
+    rtt_seconds: Sequence[float]
+    plans: Sequence[str]
+    kinds: Sequence[str]
+    best: Sequence[Sequence[int]]
+    gain: Sequence[Sequence[float]]
+    at: Sequence[float]
+
+    def __post_init__(self) -> None:
+        what, wide = f"the map {self.title!r}", len(self.up_mbps)
+        grids = (self.best, self.gain)
+        if any(len(grid) != len(self.rtt_seconds) or any(len(row) != wide for row in grid) for grid in grids):
+            raise DataError(f"{what} has tables of other sizes than its axes", "give a row each round trip")
+        if len(self.kinds) != len(self.plans) or not set(self.kinds) <= set(KINDS) or len(self.at) != 2:
+            raise DataError(f"{what} has a plan without a kind, or no link", f"kinds are {', '.join(KINDS)}")
+        if any(not 0 <= i < len(self.plans) for row in self.best for i in row):
+            raise DataError(f"{what} names a plan that it does not have", "give places in its plans")
+        for axis in (self.up_mbps, self.rtt_seconds):
+            if len(axis) < 2 or axis[0] <= 0 or any(a >= b for a, b in pairwise(axis)):
+                raise DataError(f"{what} has an axis that does not rise from above 0", "give at least two links")
+        _finite(what, [value for row in self.gain for value in row])
+        _finite(what, [*self.up_mbps, *self.rtt_seconds, *self.at])
+
+
 @dataclass(frozen=True)
 class Result:
     """Everything a run found that its report shows; see this module's schema."""
@@ -94,6 +147,7 @@ class Result:
     rounds: Sequence[Mapping[str, float]] = ()
     users: Users | None = None
     notes: Sequence[str] = ()
+    maps: Sequence[Map] = ()
 
     def __post_init__(self) -> None:
         for curve in self.curves:
@@ -169,6 +223,20 @@ class Result:
                 if entry.get("users")
                 else None,
                 notes=tuple(_text(note) for note in entry.get("notes", ())),
+                maps=tuple(
+                    Map(
+                        _text(each["title"]),
+                        _text(each["unit"]),
+                        _numbers(each["up_mbps"]),
+                        _numbers(each["rtt_seconds"]),
+                        tuple(_text(name) for name in each["plans"]),
+                        tuple(_text(kind) for kind in each["kinds"]),
+                        tuple(tuple(int(i) for i in row) for row in each["best"]),
+                        tuple(map(_numbers, each["gain"])),
+                        _numbers(each["at"]),
+                    )
+                    for each in entry.get("maps", ())
+                ),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path} does not follow the schema ({error!r})", "see duetto.evaluation.result") from error

@@ -75,6 +75,7 @@ COLUMNS = (
     Column("offload_rate", "asked", "% of inputs", 100, 1, better=-1),
     Column("calls", "asked", "calls in all", 1, 0, better=-1),
     Column("break_even_inputs", "asked", "inputs per user to break even", 1, 0, better=-1),
+    Column("mean_seconds", "latency, ms", "mean", 1000, better=-1),
     Column("p50_seconds", "latency, ms", "p50", 1000, better=-1),
     Column("p95_seconds", "latency, ms", "p95", 1000, better=-1),
     Column("up_bytes", "per 1,000 answers", "MB up", 1e-6, better=-1),

@@ -7,9 +7,11 @@ ones; bytes are those of real messages, from the network's own features of the i
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,12 @@ import numpy as np
 from duetto import codecs
 from duetto import tree as trees
 from duetto.errors import ConfigError, DataError
+from duetto.evaluation import records, report, table
+from duetto.evaluation.result import Map, Result
 from duetto.models import Net, Staged
 from duetto.models.graph import Stage
 from duetto.policies import cuts
+from duetto.programs import runs
 from duetto.simulation import energy
 from duetto.tree import Tree
 from duetto.types import Chain, Codec
@@ -241,6 +246,95 @@ def planned(
             options, objective, up_mbps, down_mbps, rtt_seconds, queue_seconds, radio, gap_seconds=gap_seconds
         ),
     )
+
+
+UNITS: Mapping[cuts.Objective, str] = {"latency": "s", "energy": "J", "price": "$"}
+ROWS = 12
+MAP_MBPS = tuple(float(f"{each:.4g}") for each in np.geomspace(0.1, 1000, 81))
+MAP_RTT = tuple(float(f"{each:.4g}") for each in np.geomspace(0.001, 1, 49))
+
+
+def mapped(made: Outlook, radio: energy.Radio, title: str, *, gap_seconds: float = 0.0) -> Map:
+    """The best plan of an outlook over bandwidth and round trip; it is as much faster down as its link is.
+
+    Args:
+        radio, gap_seconds: as of :func:`planned`.
+        title: of the map.
+    """
+    options, link = made.options, made.link
+    up, rtt = np.array(MAP_MBPS), np.array(MAP_RTT)
+    down = up * (link["down_mbps"] / link["up_mbps"])
+    priced = cuts.priced(options, up, down, rtt[:, None], link["queue_seconds"], radio, gap_seconds)
+    costs = priced.of(made.objective)
+    rows, best = np.unique(costs.argmin(-1), return_inverse=True)
+    extreme = ~options.splits & np.array([label != cuts.RAW for label in options.label])
+    plain = np.where(extreme, costs, np.inf).min(-1)
+    return Map(
+        title,
+        UNITS[made.objective],
+        MAP_MBPS,
+        MAP_RTT,
+        tuple(options.label[row] for row in rows),
+        tuple("split" if options.splits[row] else "cloud" if options.sends[row] else "device" for row in rows),
+        tuple(map(tuple, best.reshape(plain.shape).tolist())),
+        tuple(tuple(float(f"{value:.6g}") for value in row) for row in np.maximum(0.0, plain - costs.min(-1)).tolist()),
+        (link["up_mbps"], link["rtt_seconds"]),
+    )
+
+
+def result(made: Outlook, name: str, task: str, title: str, notes: Sequence[str], maps: Sequence[Map]) -> Result:
+    """What a run's page shows of an outlook: its verdict, its maps, and a row for each way without a cut, for those of
+    the maps, and for the best others, :data:`ROWS` at most.
+    """
+    rows, cost = [], made.costs.of(made.objective)
+    drawn = {name for each in maps for name in each.plans}
+    label, splits = made.options.label, made.options.splits
+    order = sorted(range(len(label)), key=lambda i: (bool(splits[i]), label[i] not in drawn, float(cost[i])))
+    least = {made.options.cut[i]: i for i in reversed(order) if splits[i]}  # of a cut its best codec
+    kept = [i for i in order if not splits[i] or label[i] in drawn or least[made.options.cut[i]] == i][:ROWS]
+    for i in sorted(kept):
+        values = {
+            "mean_seconds": float(made.costs.seconds[i]),
+            "up_bytes": table.ANSWERS * float(made.options.up_bytes[i]),
+            "joules": table.ANSWERS * float(made.costs.joules[i]),
+            "dollars": table.ANSWERS * float(made.costs.dollars[i]),
+        }
+        rows.append(table.Row(made.options.label[i], values))
+    return Result(name, task, (), f"{title}: {made.verdict.why}", tuple(rows), notes=tuple(notes), maps=tuple(maps))
+
+
+def claimed(folder: Path) -> None:
+    """See that a plan may be kept there.
+
+    Raises:
+        ConfigError: the folder holds something else.
+    """
+    path = folder / "config.json"
+    if path.exists() and '"program": "plan"' not in path.read_text(encoding="utf-8"):
+        raise ConfigError(f"{folder} holds a run that is no plan", "choose another name")
+
+
+def kept(folder: Path, found: Result, settings: Mapping[str, Any]) -> Path:
+    """Keep a plan as a run, instead of one that is there; returns its page."""
+    claimed(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {"program": "plan", "task": found.task, "settings": dict(settings), "versions": runs.versions()}
+    (folder / "config.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    records.write(folder / "records.jsonl", [])
+    found.save(folder / "result.json")
+    return report.write(folder, folder / "report.html")
+
+
+def chosen(made: Outlook) -> list[int]:
+    """The three ways without a cut, then of every cut its best codec, in order."""
+    cost = made.costs.of(made.objective)
+    splits = [i for i in range(len(made.options)) if made.options.splits[i]]
+    best: dict[Any, int] = {}
+    for i in splits:
+        cut = made.options.cut[i]
+        if cut not in best or cost[i] < cost[best[cut]]:
+            best[cut] = i
+    return [i for i in range(len(made.options)) if i not in splits] + list(best.values())
 
 
 def ways(

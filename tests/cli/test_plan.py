@@ -45,6 +45,23 @@ def test_a_plan(run: Callable[..., Any], nets: str, tmp_path: Path) -> None:
     assert found["features_of"].startswith("noise")
 
 
+def test_plans_are_kept_and_compared(run: Callable[..., Any], nets: str, tmp_path: Path) -> None:
+    for name, network in (("phone-wifi", "wifi"), ("phone-4g", "constant-5")):
+        done = run("plan", f"{nets}:net", "--device", "low-end-phone", "--network", network, "--save", name)
+        assert done.code == 0, done.err
+        assert f"Report: runs/{name}/report.html" in done.out
+    page = (tmp_path / "runs" / "phone-4g" / "report.html").read_text(encoding="utf-8")
+    assert "Where to cut" in page
+    assert "Features are those of noise" in page
+    found = json.loads(run("plan", f"{nets}:net", "--save", "phone-4g", "--objective", "energy", "--json").out)
+    assert found["report"] == "runs/phone-4g/report.html"
+    done = run("report", "phone-wifi", "phone-4g")
+    assert done.code == 0, done.err
+    both = (tmp_path / "runs" / "phone-wifi-and-phone-4g.html").read_text(encoding="utf-8")
+    assert both.count('<div class="map">') == 2
+    assert "settings.network" in both
+
+
 def test_a_floor_an_objective_and_codecs(run: Callable[..., Any], nets: str) -> None:
     asked = ("--floor", "3", "--objective", "energy", "--codec", "int4+zstd", "--every", "1", "--json")
     found = json.loads(run("plan", f"{nets}:net", *asked).out)
@@ -75,6 +92,8 @@ def test_modules_and_inputs(run: Callable[..., Any], nets: str, tmp_path: Path) 
         (("{}:net", "--up", "0"), "a link of 0 Mbit/s"),
         (("{}:net", "--codec", "mp3"), "no codec is called 'mp3'"),
         (("{}:net", "--network", "pigeons"), "no network is called 'pigeons'"),
+        (("{}:net", "--open"), "a page to be opened, and none kept"),
+        (("{}:net", "--save", "a/b"), "a run called 'a/b'"),
     ],
 )
 def test_bad_words(run: Callable[..., Any], nets: str, words: tuple[str, ...], said: str) -> None:

@@ -148,6 +148,11 @@ def test_the_last_share_of_each_device_is_held_back_and_never_what_was_trained_o
     assert sorted(held.y.tolist()) == [19]  # of a's last eight the last two; 18 was trained on before
     assert sorted(trained.y.tolist()) == [12, 13, 14, 15, 16, 17, 18, 18, 100, 101, 102]
 
+    few = both(*(made(f"phone-{i}", range(i, i + 1)) for i in range(8)))  # a share of one input is none
+    trained, held = parted(few, few.rows(np.zeros(8, bool)), held=0.25, most=8)
+    assert held.y.tolist() == [3, 7], "of eight devices two are held back whole"
+    assert len(trained) == 6
+
 
 def test_a_lesson_is_tried_promoted_and_one_that_disagrees_goes_back(site: Site) -> None:
     first = teacher(site)

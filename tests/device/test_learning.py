@@ -169,6 +169,8 @@ def test_a_teacher_makes_a_version_of_rounds(tmp_path: Path, monkeypatch: Any) -
     assert asyncio.run(together())[0].startswith("version 3: ")
     told = site.registry.version("small", 3).trained_from
     assert (told["rounds"], told["replies"]) == (3, 6)
+    assert [each["cohort"] - each["failed"] for each in told["log"]] == [2, 2, 2]
+    assert site.registry.metrics("small", 2)["rounds"]["log"] == told["log"], "told while they went on, too"
     assert asyncio.run(together()) == []  # once after each lesson
     memory = begun(made.algorithm(NET, kinds[1]), {})
 

@@ -56,7 +56,7 @@ def boxes(svg: str) -> list[tuple[float, float, float, float]]:
     found = []
     for label in marks(svg, "label"):
         lines = list(label)
-        width = max(plot._width(line.text) for line in lines)
+        width = max(plot.extent(line.text) for line in lines)
         x = float(lines[0].get("x")) - (width if label.get("text-anchor") == "end" else 0)
         top = float(lines[0].get("y")) - plot.FONT * 0.95
         found.append((x, top, x + width, top + 1.25 * plot.FONT * len(lines)))

@@ -128,8 +128,9 @@ def test_the_page_fetches_nothing_and_runs_only_its_own_script(tmp_path):
         assert not [name for name in attrs if name.startswith("on")]
     policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
-    (script,) = page.text["script"]
-    assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
+    assert [attrs.get("type") for tag, attrs in page.tags if tag == "script"] == ["application/json", None]
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in page.text["script"]]
+    assert re.findall(r"script-src ([^;]+)", policy) == [f"'sha256-{digests[1]}' 'sha256-{digests[0]}'"]
     assert "prefers-color-scheme: dark" in html
     assert any(attrs.get("name") == "viewport" for _, attrs in page.tags)
 
@@ -150,12 +151,18 @@ def test_a_hostile_name_stays_a_name(tmp_path):
         rounds=({"round": 0, f"{HOSTILE} accuracy": 0.5, "accuracy": 0.4, HOSTILE: 2.0},),
         notes=(HOSTILE,),
     )
-    log = [Record(HOSTILE, 0, {}, Cost(1.0), user=HOSTILE)]
+    log = [
+        Record(HOSTILE, 0, {}, Cost(1.0), user=HOSTILE),
+        Record("answer", 0, {"system": HOSTILE, "by": HOSTILE}, Cost(1.0), user=HOSTILE),
+    ]
     run = folder(tmp_path / "run", hostile, {HOSTILE: HOSTILE, "versions": {HOSTILE: [HOSTILE]}}, log)
     for folders in ([run], [run, run]):
         _, page = written(tmp_path, *folders)
         tags = [tag for tag, _ in page.tags]
-        assert tags.count("script") == 1
+        assert tags.count("script") == 2
+        (told,) = [json.loads(text) for text in page.text["script"] if text.startswith("{")]
+        assert [stream["name"] for stream in told["runs"][0]["streams"]] == [HOSTILE.replace("_", " ")]
+        assert told["users"] == [hashed(HOSTILE)]
         assert "img" not in tags
         assert HOSTILE in page.text["h1"][0]
         assert page.text["title"][0].startswith(HOSTILE)

@@ -7,9 +7,20 @@ import pytest
 
 from duetto.errors import DataError
 from duetto.evaluation import result
-from duetto.evaluation.result import Curve, Point, Result, Target, Users
+from duetto.evaluation.result import Curve, Map, Point, Result, Target, Users
 from duetto.evaluation.table import Interval, Row
 
+MAP = Map(
+    "a net on a phone",
+    "s",
+    (0.5, 5.0, 50.0),
+    (0.01, 0.1),
+    ("device", "cut 3"),
+    ("device", "split"),
+    ((0, 0, 1), (1, 0, 0)),
+    ((0.0, 0.0, 0.25), (0.5, 0.0, 0.0)),
+    (20.0, 0.05),
+)
 NAMES = tuple(result.hashed(name) for name in ("ann", "bob"))
 FULL = Result(
     name="r",
@@ -23,6 +34,7 @@ FULL = Result(
     rounds=({"round": 0.0, "accuracy": 0.8}, {"round": 1.0, "accuracy": 0.1 + 0.2, "up_bytes": 12.0}),
     users=Users((0.8, 0.7), (0.9, 0.7), NAMES),
     notes=("It is small.",),
+    maps=(MAP,),
 )
 
 
@@ -32,6 +44,34 @@ def test_what_is_saved_is_loaded(tmp_path):
         whole.save(path)
         assert Result.load(path) == whole
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_result_of_before_there_were_maps_is_loaded(tmp_path):
+    path = tmp_path / "result.json"
+    FULL.save(path)
+    entry = json.loads(path.read_text())
+    del entry["maps"]
+    path.write_text(json.dumps(entry))
+    assert Result.load(path) == replace(FULL, maps=())
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"best": ((0, 0, 1),)}, "tables of other sizes"),
+        ({"gain": ((0.0, 0.0), (0.0, 0.0))}, "tables of other sizes"),
+        ({"kinds": ("device",)}, "a plan without a kind"),
+        ({"kinds": ("device", "both")}, "a plan without a kind"),
+        ({"at": (20.0,)}, "a plan without a kind, or no link"),
+        ({"best": ((0, 0, 2), (1, 0, 0))}, "names a plan that it does not have"),
+        ({"up_mbps": (0.0, 5.0, 50.0)}, "does not rise from above 0"),
+        ({"rtt_seconds": (0.1, 0.1)}, "does not rise from above 0"),
+        ({"gain": ((0.0, 0.0, math.nan), (0.5, 0.0, 0.0))}, "not finite"),
+    ],
+)
+def test_a_map_whose_parts_do_not_fit_is_refused(changed, said):
+    with pytest.raises(DataError, match=said):
+        replace(MAP, **changed)
 
 
 def test_arrays_and_numbers_of_numpy_are_saved(tmp_path):

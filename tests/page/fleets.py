@@ -19,6 +19,8 @@ class Fleet:
 
     home: Path
     ports: tuple[int, int, int]
+    operator: str = ""
+    viewer: str = ""
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, repr=False)
 
     @property
@@ -73,7 +75,7 @@ def until(so: Callable[[], Any], said: Callable[[str], str], name: str, seconds:
     end = time.monotonic() + seconds
     while not so():
         assert time.monotonic() < end, said(name)[-2000:]
-        time.sleep(0.1)
+        time.sleep(0.2)
 
 
 def so(page: Any, expression: str, seconds: float = 20.0) -> None:

@@ -1,6 +1,7 @@
 """A plan's costs from its parts: bytes of real messages, seconds of the roofline, and the three ways without a cut."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from duetto import tree as trees
 from duetto.errors import ConfigError
+from duetto.evaluation.result import Result
 from duetto.models import Conv, Speech, Staged, stage
 from duetto.policies.cuts import COMPRESSED, DEVICE, RAW
 from duetto.programs import plan
@@ -107,6 +109,64 @@ def test_a_heavy_input_over_a_thin_link_is_split() -> None:
     )
     assert found.verdict.split
     assert found.verdict.label.startswith("cut 3")
+
+
+def split() -> plan.Outlook:
+    """A net that is best cut over thin links."""
+    costs = plan.costed(STAGED, {"x": X}, np.r_[np.zeros(3), np.full(len(STAGED) - 3, 10.0)], CLOUD)
+    return plan.planned(
+        costs,
+        plan.Input(1e6, 1e6, "made up"),
+        objective="latency",
+        device=PHONE,
+        cloud=CLOUD,
+        radio=energy.radios()["wifi"],
+        prices=energy.prices()["default"],
+        up_mbps=2.0,
+        down_mbps=6.0,
+        rtt_seconds=0.05,
+        queue_seconds=0.01,
+    )
+
+
+def test_a_map_is_the_best_plan_at_every_link() -> None:
+    made = split()
+    found = plan.mapped(made, energy.radios()["wifi"], "a net")
+    assert tuple(found.at) == (2.0, 0.05)
+    assert found.unit == "s"
+    options = made.options
+    for i, j in ((0, 0), (10, 40), (48, 80), (30, 20)):
+        up, rtt = found.up_mbps[j], found.rtt_seconds[i]
+        link = 8e-6 * (options.up_bytes / up + options.down_bytes / (3 * up)) + rtt + 0.01 + options.cloud_seconds
+        seconds = options.device_seconds + np.where(options.up_bytes > 0, link, 0.0)
+        assert found.plans[found.best[i][j]] == options.label[int(seconds.argmin())]
+        plain = min(seconds[options.label.index(name)] for name in (DEVICE, COMPRESSED))
+        assert found.gain[i][j] == pytest.approx(plain - seconds.min(), rel=1e-5, abs=1e-9)
+    kinds = dict(zip(found.plans, found.kinds, strict=True))
+    assert {kinds[name] for name in kinds if name.startswith("cut")} == {"split"}
+    assert np.max(found.gain) > 0
+
+
+def test_a_plan_is_kept_as_a_run(tmp_path: Path) -> None:
+    made = split()
+    found = plan.mapped(made, energy.radios()["wifi"], "a net")
+    told = plan.result(made, "thin", "net", "a net, thin", ["made up"], [found])
+    assert told.headline == f"a net, thin: {made.verdict.why}"
+    names = [row.name for row in told.rows]
+    assert names[:3] == [DEVICE, RAW, COMPRESSED]
+    assert set(found.plans) <= set(names)
+    assert len(names) <= plan.ROWS
+    at = made.options.label.index(made.verdict.label)
+    (row,) = [row for row in told.rows if row.name == made.verdict.label]
+    assert row.values["mean_seconds"] == made.costs.seconds[at]
+    assert row.values["joules"] == pytest.approx(1000 * made.costs.joules[at])
+    page = plan.kept(tmp_path / "thin", told, {"network": "thin"})
+    assert "Where to cut" in page.read_text(encoding="utf-8")
+    assert Result.load(tmp_path / "thin" / "result.json") == told
+    plan.kept(tmp_path / "thin", told, {"network": "thin"})  # again, instead
+    (tmp_path / "thin" / "config.json").write_text('{"program": "closed-loop"}')
+    with pytest.raises(ConfigError, match="holds a run that is no plan"):
+        plan.kept(tmp_path / "thin", told, {})
 
 
 def test_a_floor_keeps_the_input_on_the_device() -> None:

@@ -2,6 +2,7 @@
 import "./style.css";
 import { login, logout, me } from "./api.js";
 import { audit } from "./audit.js";
+import { forget } from "./chart.js";
 import { device } from "./device.js";
 import { h } from "./dom.js";
 import { count } from "./figures.js";
@@ -40,6 +41,7 @@ function show() {
   const wanted = VIEWS[place.view] ? place.view : "overview";
   const key = wanted === "device" ? `device ${place.name}` : wanted;
   if (key !== name) {
+    forget();
     [view, name] = [VIEWS[wanted](place), key];
     at("view").replaceChildren(view.element);
     for (const each of document.querySelectorAll("nav a[data-view]"))

@@ -6,7 +6,21 @@ import { when } from "./figures.js";
 
 const HEIGHT = 190;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const dark = matchMedia("(prefers-color-scheme: dark)");
+const drawn = new Set(); // the charts of the view that is shown
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  for (const each of drawn) {
+    each.made?.destroy();
+    each.made = null;
+    if (each.rows) each.set(each.rows, each.words.textContent);
+  }
+});
+
+/** Let go of all charts: another view comes. */
+export function forget() {
+  for (const each of drawn) each.made?.destroy();
+  drawn.clear();
+}
 
 const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
 const DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
@@ -26,11 +40,7 @@ export class Chart {
     this.details = h("details", { toggle: () => this.tell() }, h("summary", {}, "As a table"), this.shown);
     this.element = h("figure", {}, h("figcaption", {}, h("h3", {}, title), this.words), this.plot, this.details);
     new ResizeObserver(([entry]) => this.made?.setSize({ width: Math.max(200, entry.contentRect.width), height: HEIGHT })).observe(this.plot);
-    dark.addEventListener("change", () => {
-      this.made?.destroy();
-      this.made = null;
-      if (this.rows) this.set(this.rows, this.words.textContent);
-    });
+    drawn.add(this);
   }
 
   /** Show these: [times, ...one column for each line, low and high of the band]; and say it in words. */

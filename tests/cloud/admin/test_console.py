@@ -241,8 +241,18 @@ def test_rounds_are_told(vera: Asking, site: Site) -> None:
     site.registry.add("small", {"device": digest}, by="teacher")
     site.registry.add("small", {"device": digest}, by="teacher", trained_from=told)
     (found,) = vera.get("/api/v1/rounds")
-    assert (found["version"], found["replies"], found["rounds"]) == (2, 2, log)
+    assert (found["version"], found["of"], found["replies"], found["rounds"]) == (2, 1, 2, log)
     assert found["gain"]["high"] == 0.2
+
+    # others begin from stable: they go on until a version has come
+    site.registry.promote("small", 1, "stable", by="test", why="first")
+    going = {"of": 5, "log": log, "newest": 2, "unix_seconds": 1.0}
+    site.registry.measure("small", 1, {"rounds": going}, by="teacher")
+    under_way, made = vera.get("/api/v1/rounds")
+    assert made == found
+    assert (under_way["version"], under_way["of"], under_way["replies"]) == (None, 5, 2)
+    site.registry.add("small", {"device": digest}, by="teacher")
+    assert [each["version"] for each in vera.get("/api/v1/rounds")] == [2]
 
 
 # ------------------------------------------------------------------------------------------------------------- live
