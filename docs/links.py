@@ -52,6 +52,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     return markdown
 
 
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Give the theme's search a name, which it lacks for who hears the page."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+
+
 def outside(text: str, path: Path) -> Iterator[tuple[int, Path]]:
     """Where in a page's text there are links to files that the site has only as ``source/...``, and to which.
 
@@ -77,7 +82,7 @@ def told(path: Path) -> str:
     name = path.relative_to(ROOT).as_posix()
     if path.suffix == ".md":
         return path.read_text(encoding="utf-8")
-    head = f"---\nsearch:\n  exclude: true\n---\n# {name}\n\n"
+    head = f"---\nsearch: {{exclude: true}}\nhide: [navigation, toc]\n---\n# {name}\n\n"
     if path.is_dir():
         return head + "".join(f"- `{each.name}`\n" for each in sorted(path.iterdir()) if each.name != "__pycache__")
     text = path.read_text(encoding="utf-8")

@@ -127,7 +127,8 @@ def test_the_report_of_a_run_and_of_several(tmp_path: Path, chromium: Any) -> No
 def test_the_plan_of_a_model(tmp_path: Path) -> None:
     """Drawn by the command itself, so it is no screenshot."""
     picture = Path(os.environ.get("DUETTO_PICTURES", tmp_path)).resolve() / "plan.svg"
-    said = duetto("plan", "resnet18", "--device", "low-end-phone", "--network", "4g", "--svg", str(picture), home=tmp_path)
+    words = ("plan", "resnet18", "--device", "low-end-phone", "--network", "4g", "--svg", str(picture))
+    said = duetto(*words, home=tmp_path)
     assert "do not split" in said
     assert picture.read_text(encoding="utf-8").startswith("<svg")
     assert picture.stat().st_size < 100_000
