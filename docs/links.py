@@ -2,10 +2,12 @@
 
 ``mkdocs.yml`` names this file as a hook. A file ``path`` becomes the page ``source/path``: Markdown as it is, code
 with its colours, a folder as the list of its files. Nothing links to a server of ours, so the site is whole from disk.
+The page ``names`` lists what the package offers, by the first line of each docstring, and leads to these files.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files, InclusionLevel
+
+import duetto
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -26,7 +30,12 @@ def on_files(files: Files, config: Any) -> Files:
     named = [ROOT / name.removeprefix("source/") for name in _leaves(config.nav) if name.startswith("source/")]
     pages = [Path(file.abs_src_path) for file in files.documentation_pages() if file.abs_src_path]
     seen: set[Path] = set()
-    waiting = named + [found for page in pages for _, found in outside(page.read_text(encoding="utf-8"), page)]
+    listed = names()
+    files.append(File.generated(config, "names.md", content=listed))
+    named_there = [found for _, found in outside(listed, DOCS / "names.md")]
+    waiting = (
+        named + named_there + [found for page in pages for _, found in outside(page.read_text(encoding="utf-8"), page)]
+    )
     while waiting:
         if (path := waiting.pop()) in seen or DOCS in path.parents:
             continue
@@ -87,6 +96,46 @@ def told(path: Path) -> str:
         return head + "".join(f"- `{each.name}`\n" for each in sorted(path.iterdir()) if each.name != "__pycache__")
     text = path.read_text(encoding="utf-8")
     return f"{head}~~~~~~~~{LANGUAGES.get(path.suffix, 'text')}\n{text.rstrip()}\n~~~~~~~~\n"
+
+
+def names() -> str:
+    """The page of all public names: the package's own, then those of each room."""
+    rooms = [name for name in duetto.__all__ if (ROOT / "duetto" / name).is_dir()]
+    own = {name: home for name in duetto.__all__ if (home := duetto._HOME.get(name))}
+    text = "# Public names\n\n`import duetto as du`; a name's file has the whole of what is said about it.\n\n"
+    text += _table("du", own)
+    for room in rooms:
+        read = ast.parse((ROOT / "duetto" / room / "__init__.py").read_text(encoding="utf-8"))
+        offered = next((ast.literal_eval(each.value) for each in read.body if isinstance(each, ast.Assign)), [])
+        homes = {
+            alias.asname or alias.name: each.module
+            for each in read.body
+            if isinstance(each, ast.ImportFrom) and each.module
+            for alias in each.names
+        }
+        text += f"\n## {room}\n{_said(read)}\n\n" + _table(f"du.{room}", {name: homes[name] for name in offered})
+    return text
+
+
+def _table(before: str, homes: dict[str, str]) -> str:
+    """Names with their first lines, or where they have none those of their files, which they lead to."""
+    if not homes:
+        return ""
+    lines = ["| name | is |", "|---|---|"]
+    for name, home in homes.items():
+        path = ROOT.joinpath(*home.split(".")).with_suffix(".py")
+        path = path if path.is_file() else path.with_suffix("") / "__init__.py"
+        read = ast.parse(path.read_text(encoding="utf-8"))
+        found = next((each for each in read.body if getattr(each, "name", None) == name), None)
+        link = os.path.relpath(path, DOCS)
+        lines.append(f"| [`{before}.{name}`]({link}) | {(found is not None and _said(found)) or _said(read)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _said(node: Any) -> str:
+    """The first line of a docstring, with Sphinx's roles as plain code."""
+    first = (ast.get_docstring(node) or "").partition("\n")[0]
+    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", first).replace("|", "\\|")
 
 
 def _leaves(nav: Any) -> Iterator[str]:

@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+import duetto
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -55,10 +57,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_navigation_names_every_page() -> None:
     told = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    nav = re.findall(r"^ +- (?:.*: )?(\S+\.md)$", told[told.index("\nnav:") :], re.MULTILINE)
+    nav = re.findall(r"^ +- (?:.*: )?(\S+\.md)(?:  #.*)?$", told[told.index("\nnav:") :], re.MULTILINE)
     assert len(nav) == len(set(nav))
     own = {name for name in nav if not name.startswith("source/")}
-    assert own == {page.relative_to(DOCS).as_posix() for page in PAGES}
+    assert own == {"names.md", *(page.relative_to(DOCS).as_posix() for page in PAGES)}
     assert all((ROOT / name.removeprefix("source/")).is_file() for name in set(nav) - own)
     assert re.search(r"^  font: false\b", told, re.MULTILINE), "a font would come from Google"
 
@@ -105,4 +107,8 @@ def test_files_of_the_repository_are_in_it(site: Path) -> None:
     code = (site / "source" / "duetto" / "algorithms" / "fedavg.py.html").read_text(encoding="utf-8")
     assert "language-python" in code
     assert "source/duetto/algorithms/fedavg.py.html" in (site / "algorithms.html").read_text(encoding="utf-8")
+    names = (site / "names.html").read_text(encoding="utf-8")
+    for name, home in duetto._HOME.items():
+        assert f'href="source/{home.replace(".", "/")}.py.html"><code>du.{name}</code>' in names
+    assert "du.codecs.Quantise" in names
     assert "Add a dependency" in (site / "source" / "CONTRIBUTING.html").read_text(encoding="utf-8")
