@@ -16,6 +16,7 @@ from typing import Any
 from duetto.cloud import quality
 from duetto.cloud.admin.access import Administered
 from duetto.cloud.admin.live import pulse
+from duetto.cloud.alarms import alarms
 from duetto.cloud.metrics import Metrics
 from duetto.cloud.observed import Observed
 from duetto.cloud.promotion import Promotion
@@ -64,6 +65,7 @@ def main() -> None:
         timed("a look with 100 new answers", observed.told)
         timed("a day in 60 spans", lambda: quality.over_time(told, now - 24 * HOUR, 24 * HOUR / 60, 60), 3)
         timed(f"figures of {given.devices:,} devices", lambda: quality.by_device(told), 3)
+        timed("alarms", lambda: alarms(site, told), 3)
         cloud = Administered(site, None, Metrics(site), Promotion(), observed)
         timed("a pulse, one a second", lambda: pulse(cloud), 5)
 

@@ -29,7 +29,7 @@ def crowd(
         float, typer.Option(min=0, max=1, help="The share of answers of which users say what was right.")
     ] = 0.1,
     seconds: Annotated[float, typer.Option(min=0.1, help="For how long; Ctrl-C ends it before.")] = 86400.0,
-    task: real.Task = "digits",
+    task: Annotated[str, typer.Option(help="Whose users and models they have.")] = "digits",
     cloud: Annotated[str, typer.Option(help="Where devices connect.")] = "localhost:8443",
     enrol: Annotated[str, typer.Option(help="Where they enrol.")] = "localhost:8444",
     cloud_state: Annotated[

@@ -33,7 +33,8 @@ async def enrolled(state: str | Path, *, cloud: str, token: str, name: str, auth
     try:
         certificate, signed_by, root = await asked.enrol(token, requested(key, name))
     except Lost as lost:
-        raise Refused(f"not enrolled: {lost.why}", "ask for a new token: duetto cloud enroll") from lost
+        remedy = "ask for a new token: duetto cloud enroll" if lost.final else f"does a cloud enrol at {cloud}?"
+        raise Refused(f"not enrolled: {lost.why}", remedy) from lost
     finally:
         await asked.close()
     made = Credentials(key, certificate, signed_by)

@@ -82,6 +82,7 @@ def application(
     )
     app.state.administered = Administered(site, service, Metrics(site, service), rule, Observed(site.feedback))
     app.state.beating = live.Beating(app.state.administered)
+    app.state.watch = alarms.Watch(app.state.administered)
     app.include_router(api)
     app.add_api_route("/healthz", _healthz, tags=["process"], response_model=Alive)
     app.add_api_route("/readyz", _readyz, tags=["process"], response_model=Ready, responses={503: {"model": Fault}})

@@ -16,6 +16,7 @@ from asking import Asking, asked
 from duetto import tree as trees
 from duetto.cloud.admin import live
 from duetto.cloud.admin.access import COOKIE, Administered
+from duetto.cloud.admin.alarms import Watch
 from duetto.cloud.admin.app import application
 from duetto.cloud.presence import Presence, Present
 from duetto.cloud.promotion import Promotion
@@ -168,9 +169,11 @@ def test_the_fleet_by_release_and_by_profile(vera: Asking, site: Site) -> None:
     assert [row["name"] for row in vera.get("/api/v1/fleet?state=offline")["devices"]] == ["c"]
 
 
-def test_alarms_are_told(vera: Asking, site: Site) -> None:
+def test_alarms_are_told(app: Any, vera: Asking, site: Site) -> None:
     assert vera.get("/api/v1/alarms") == []
     keep(site, "a", record(3))
+    assert vera.get("/api/v1/alarms") == [], "the look before is new enough"
+    app.state.watch = Watch(app.state.administered, 0.0)
     (alarm,) = vera.get("/api/v1/alarms")
     assert set(alarm) == {"level", "about", "fault", "remedy"}
     assert alarm["about"] == "missing"
