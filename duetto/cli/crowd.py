@@ -19,6 +19,7 @@ EXAMPLES = console.examples(
     ),
     ("duetto crowd --count 200", "two hundred devices that ask it, for as long as you look"),
     ("duetto crowd --count 20 --every 0.5 --seconds 60", "fewer and busier ones, for a minute"),
+    ("duetto crowd --count 20 --every 0.5 --learning", "that learn together, with `duetto cloud --together fedavg`"),
 )
 
 
@@ -37,6 +38,9 @@ def crowd(
     ] = Path(".duetto/cloud"),
     state: Annotated[Path, typer.Option(help="A folder for the devices, which is kept.")] = Path(".duetto/crowd"),
     seed: Annotated[int, typer.Option(min=0, help="Of who is what, and of the order of inputs.")] = 0,
+    learning: Annotated[
+        bool, typer.Option("--learning", help="Train when the cloud asks (`duetto cloud --together`).")
+    ] = False,
     insecure: real.Insecure = False,
 ) -> None:
     """Run many whole devices in this process, against a cloud: to see a fleet before there is one."""
@@ -45,7 +49,7 @@ def crowd(
     from duetto.programs.equipped import equipped
     from duetto.tasks import load
 
-    made = Crowd(count, every, corrected, seed=seed)
+    made = Crowd(count, every, corrected, learning=learning, seed=seed)
     if not insecure and not (cloud_state / "authority" / "authority.pem").exists():
         raise ConfigError(f"no cloud in {cloud_state}", "start one there, or name its folder with --cloud-state")
     state.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ class Crowd:
         every: seconds between two answers of a device, on average.
         corrected: the share of answers of which the user says what was right.
         deliver: seconds between deliveries of what a device has kept.
+        learning: whether they train when the cloud asks; needs the extra ``train``.
         seed: of who is what, and of the order of inputs.
 
     Raises:
@@ -44,6 +45,7 @@ class Crowd:
     every: float = 5.0
     corrected: float = 0.1
     deliver: float = 5.0
+    learning: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -104,6 +106,7 @@ async def live(
                 settings=Settings("raw"),
                 insecure=enrol is None,
                 timing=Timing(crowd.deliver, 10.0),
+                learning=crowd.learning,
                 profile=crowd.profile(number),
             )
             return await stack.enter_async_context(made)
