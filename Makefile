@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help venv demo test test-slow test-nightly lint format lock page wire clean
+.PHONY: help venv demo test test-slow test-nightly lint format lock page docs docs-serve pictures wire clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-11s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ venv: .venv/.stamp  ## set up .venv, with what tests and linters need too
 	@[ -n "$(PYTHON)" ] || { echo "Duetto needs Python 3.11 or newer: install it, or name it with make PYTHON=..." >&2; exit 1; }
 	@echo "Setting up .venv: a minute or two, once (on Linux, CONTRIBUTING.md tells how to skip torch's GPU files)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,cloud,postgres,s3,flower,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,cloud,postgres,s3,flower,docs,dev]'
 	@touch $@
 
 demo: venv  ## two models answer and learn together
@@ -47,6 +47,17 @@ format: venv  ## write what ruff can mend
 page: web/node_modules/.stamp  ## build the device in the browser and the console (needs npm)
 	npm --prefix web run --silent build
 
+# What Material for MkDocs prints of its own end is told in CONTRIBUTING.md.
+docs docs-serve: export NO_MKDOCS_2_WARNING := 1
+docs: venv  ## build docs/ as a site, in site/
+	$(BIN)/mkdocs build --strict --quiet
+
+docs-serve: venv  ## show the site at http://127.0.0.1:8000, and again after each change
+	$(BIN)/mkdocs serve --strict
+
+pictures: venv page  ## take the pictures of docs/ anew (needs npm and Chromium)
+	DUETTO_PICTURES=docs/pictures $(BIN)/python -m pytest -m slow -n0 tests/page/test_pictures.py $(ARGS)
+
 web/node_modules/.stamp: web/package.json web/package-lock.json
 	npm --prefix web ci --no-audit --no-fund --ignore-scripts --silent
 	@touch $@
@@ -63,7 +74,7 @@ lock: .venv-lock/bin/uv  ## make constraints.txt again from pyproject.toml
 	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
 
 clean:  ## remove both environments and the caches
-	rm -rf .venv .venv-lock .venv-wire .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf .venv .venv-lock .venv-wire .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist site
 
 wire: .venv-wire/bin/python web/node_modules/.stamp  ## make the protocol's messages again, with the oldest grpcio-tools that we allow
 	.venv-wire/bin/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. duetto/transport/wire.proto
