@@ -91,12 +91,21 @@ def test_the_console(watched: Fleet, opened: Opens) -> None:
         so(page, "document.getElementById('live').textContent.includes('40 online')", 120)
         if scheme == "light":
             so(page, "document.querySelectorAll('.tiles [data-name]').length > 3", 60)
-            page.wait_for_timeout(20_000)  # so that there is something to see over time
+            page.get_by_label("In the last").select_option("900")
+            page.wait_for_timeout(60_000)  # so that there is something to see over time
+            live(page)
             take(page, "console-overview")
         else:
             view(page, "Fleet")
             so(page, "document.querySelectorAll('tbody tr').length >= 20")
+            live(page)
             take(page, "console-fleet")
+
+
+def live(page: Any) -> None:
+    """Assert that the page shows what is, not what was."""
+    assert page.locator("#live").get_attribute("data-state") == "live"
+    assert page.locator("#alert").is_hidden()
 
 
 # ------------------------------------------------------------------------------------------------------ reports of runs
@@ -122,6 +131,18 @@ def test_the_report_of_a_run_and_of_several(tmp_path: Path, chromium: Any) -> No
         take(page, name)
         assert asked == [path.as_uri()], "a report is one file, and needs no network"
         context.close()
+
+
+def test_the_maps_of_a_plan(tmp_path: Path, chromium: Any) -> None:
+    words = ("plan", "speech", "--device", "low-end-phone", "--network", "wifi", "--codec", "int4+zstd")
+    duetto(*words, "--codec", "int8+zstd", "--save", "phone", home=tmp_path)
+    context = chromium.new_context(viewport=WIDE, device_scale_factor=SHARP)
+    page = context.new_page()
+    page.goto((tmp_path / "runs" / "phone" / "report.html").as_uri())
+    maps = "section:has(h2:text-is('Where to cut'))"
+    assert "no split gains" in page.locator(maps).inner_text()
+    take(page, "maps", maps)
+    context.close()
 
 
 def test_the_plan_of_a_model(tmp_path: Path) -> None:
