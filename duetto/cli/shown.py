@@ -62,7 +62,8 @@ def tables(results: Sequence[Result], letters: bool) -> None:
                     for column in table.shown([row])
                 )
                 out.print(Text(f"{letter + '  ' if letters else ''}{row.name}: {', '.join(said)}"))
-    out.print(Text(table.LEGEND, "dim"))
+    scored = any("accuracy" in row.values for result in results for row in result.rows)
+    out.print(Text(table.LEGEND if scored else f"mean: ms; {table.COSTS}", "dim"))
 
 
 def listed(seeds: Sequence[int], figures: Mapping[str, Mapping[str, Any]]) -> None:

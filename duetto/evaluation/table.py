@@ -211,9 +211,10 @@ _TELLING = (
     _Told("J", "/1,000", ("joules",)),
     _Told("$", "/1 M", ("dollars",), 1000),
 )
+COSTS = "MB, J per 1,000 answers, $ per million."
 LEGEND = (
     "accuracy: mean of users, 95 % interval over users; worst: mean of the worst tenth of users; asked: inputs sent "
-    "to the cloud; MB, J per 1,000 answers, $ per million."
+    f"to the cloud; {COSTS}"
 )
 """What the columns of :func:`compact` mean."""
 

@@ -57,6 +57,8 @@ def test_plans_are_kept_and_compared(run: Callable[..., Any], nets: str, tmp_pat
     assert found["report"] == "runs/phone-4g/report.html"
     done = run("report", "phone-wifi", "phone-4g")
     assert done.code == 0, done.err
+    assert "mean: ms; MB, J per 1,000 answers" in done.out
+    assert "accuracy" not in done.out, "nobody was asked anything"
     both = (tmp_path / "runs" / "phone-wifi-and-phone-4g.html").read_text(encoding="utf-8")
     assert both.count('<div class="map">') == 2
     assert "settings.network" in both

@@ -91,7 +91,7 @@ export class Talk {
       const greeted = setTimeout(() => this.ready || socket.close(), HELLO);
       socket.onopen = () =>
         socket.send(
-          said({ case: "hello", value: { name: this.identity.name, software: "duetto page 1", traits: this.traits() } }),
+          said({ case: "hello", value: { name: this.identity.name, software: "duetto page 1 (browser)", traits: this.traits() } }),
         );
       socket.onmessage = ({ data }) => {
         const bytes = new Uint8Array(data);
