@@ -12,8 +12,26 @@ export function h(tag, attributes = {}, ...children) {
   return made;
 }
 
+// What is drawn anew between press and release would swallow the click: it waits for the release.
+let pressed = false;
+const waiting = new Map();
+addEventListener("pointerdown", () => (pressed = true), true);
+for (const end of ["pointerup", "pointercancel"])
+  addEventListener(
+    end,
+    () =>
+      setTimeout(() => {
+        pressed = false;
+        const drawn = [...waiting];
+        waiting.clear();
+        for (const [parent, children] of drawn) put(parent, ...children);
+      }),
+    true,
+  );
+
 /** Put other children in the place of what is there; who had the focus keeps it, where its `data-key` is there again. */
 export function put(parent, ...children) {
+  if (pressed) return void waiting.set(parent, children);
   const key = parent.contains(document.activeElement) && document.activeElement.dataset.key;
   parent.replaceChildren(...children.flat().filter((each) => each));
   if (key) parent.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
