@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,9 @@ async def live(
     answers = 0
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def come(number: int, name: str, stack: AsyncExitStack) -> Device:
+    here: list[Device] = []
+
+    async def come(number: int, name: str) -> Device:
         async with gate:
             state = folder / name
             if enrol is not None and not (state / "certificate.pem").exists():
@@ -109,7 +110,8 @@ async def live(
                 learning=crowd.learning,
                 profile=crowd.profile(number),
             )
-            return await stack.enter_async_context(made)
+            here.append(await made.__aenter__())
+            return made
 
     async def answering(device: Device, number: int) -> None:
         nonlocal answers
@@ -124,8 +126,8 @@ async def live(
             answers += 1
             on_answer(answers)
 
-    async with AsyncExitStack() as stack:
-        devices = await asyncio.gather(*(come(i, name, stack) for i, name in enumerate(crowd.names)))
+    try:
+        devices = await asyncio.gather(*(come(i, name) for i, name in enumerate(crowd.names)))
         tasks = [asyncio.ensure_future(answering(device, i)) for i, device in enumerate(devices)]
         ended, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
         for task in tasks:
@@ -133,4 +135,6 @@ async def live(
         await asyncio.gather(*tasks, return_exceptions=True)
         for task in ended:
             task.result()  # a device ends by a fault only
+    finally:  # all at once: one after the other, two hundred take a minute to say goodbye
+        await asyncio.gather(*(each.__aexit__(None, None, None) for each in here))
     return answers

@@ -63,7 +63,7 @@ class Fleet:
         process = self.running.pop(name, None)
         if process is not None and process.poll() is None:
             process.send_signal(how)
-            process.wait(60)
+            process.wait(120)
 
     def _start(self, name: str, *words: str) -> None:
         with (self.home / f"{name}.log").open("ab") as file:
